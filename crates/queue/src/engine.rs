@@ -1,0 +1,204 @@
+//! What lives on the I/O thread: clients, receipt handles, tasks.
+//!
+//! There is one thread, so everything in here is shared by `Rc` and cells. No cell is borrowed across an await.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::select;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::spawn_local;
+use tokio::time::timeout_at;
+
+use crate::client::Client;
+use crate::connection::Tls;
+use crate::error::Error;
+use crate::keep_visible::keep_invisible;
+use crate::panics::{caught_in, last_location};
+use crate::queue::Queue;
+use crate::receipts::{Receipt, Receipts};
+use crate::remote::Remote;
+use crate::settle::{Fate, settle};
+use crate::shared::Shared;
+
+/// Starts something of a type that only its sender knows.
+pub(crate) type Start = Box<dyn FnOnce(&Rc<Engine>) + Send>;
+
+/// What the other side asks of the I/O thread.
+pub(crate) enum Command {
+    Start(Start),
+    Settle(Vec<Receipt>, Fate),
+    ShutDown { deadline: Instant },
+}
+
+pub(crate) struct Engine {
+    pub shared: Arc<Shared>,
+    pub receipts: RefCell<Receipts>,
+    /// Messages are held that were not before.
+    pub held: Notify,
+    pub extension_ended: Notify,
+    pub polls: PollsUnderWay,
+    tls: Rc<Tls>,
+    clients: RefCell<Vec<Rc<Client>>>,
+    closing: Cell<bool>,
+    /// Something happened that [`shut_down`](Engine::shut_down) may be waiting for.
+    progress: Notify,
+    panicked: Notify,
+}
+
+impl Engine {
+    pub(crate) fn new(shared: Arc<Shared>) -> Rc<Engine> {
+        Rc::new(Engine {
+            shared,
+            receipts: RefCell::default(),
+            held: Notify::new(),
+            extension_ended: Notify::new(),
+            polls: PollsUnderWay::default(),
+            tls: Rc::default(),
+            clients: RefCell::default(),
+            closing: Cell::new(false),
+            progress: Notify::new(),
+            panicked: Notify::new(),
+        })
+    }
+
+    /// Obeys until it is told to shut down, or something panics. Whether all that was to be done was done.
+    pub(crate) async fn run(self: &Rc<Engine>, mut commands: UnboundedReceiver<Command>) -> bool {
+        self.spawn(keep_invisible(self.clone()));
+        loop {
+            select! {
+                biased;
+                () = self.panicked.notified() => return false,
+                command = commands.recv() => match command {
+                    Some(Command::Start(start)) => start(self),
+                    Some(Command::Settle(receipts, fate)) => settle(self, receipts, fate),
+                    Some(Command::ShutDown { deadline }) => return self.shut_down(deadline).await,
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    /// Runs `task` beside everything else. A panic in it ends the thread: half of what it does for messages
+    /// would be done, and nobody would know which half.
+    pub(crate) fn spawn(self: &Rc<Engine>, task: impl Future<Output = ()> + 'static) {
+        let engine = self.clone();
+        spawn_local(async move {
+            if caught_in(task).await.is_err() {
+                engine.shared.set_fault(last_location());
+                engine.panicked.notify_one();
+            }
+        });
+    }
+
+    /// A queue, called through the client of its endpoint.
+    pub(crate) fn remote(&self, queue: &Queue) -> Result<Rc<Remote>, Error> {
+        let mut clients = self.clients.borrow_mut();
+        let known = clients
+            .iter()
+            .find(|client| client.endpoint() == queue.endpoint());
+        let client = match known {
+            Some(client) => client.clone(),
+            None => {
+                let client = Rc::new(Client::of(queue.endpoint(), self.tls.clone())?);
+                clients.push(client.clone());
+                client
+            }
+        };
+        Ok(Rc::new(Remote::new(queue.clone(), client)))
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// So many messages that were to be settled are settled, one way or the other.
+    pub(crate) fn settled(&self, messages: usize) {
+        if self.shared.settled(messages as u64) {
+            self.progress.notify_one();
+        }
+    }
+
+    /// Releases everything that is held, finishes what was begun, and gives polls that may be about to bring
+    /// messages the time to do so, that they can be released too. A poll that has waited for longer is waiting
+    /// at an empty queue: nothing is gained by waiting with it.
+    async fn shut_down(self: &Rc<Engine>, deadline: Instant) -> bool {
+        self.closing.set(true);
+        self.shared.close();
+        let nobodys = self.receipts.borrow().owned();
+        self.shared.handed_over(nobodys.len() as u64);
+        settle(self, nobodys, Fate::Release);
+        loop {
+            let young_until = self
+                .polls
+                .young_until()
+                .filter(|until| *until > Instant::now());
+            if self.shared.unsettled() == 0 && young_until.is_none() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            let until = young_until.unwrap_or(deadline).min(deadline);
+            select! {
+                () = self.panicked.notified() => return false,
+                _ = timeout_at(until.into(), self.progress.notified()) => {}
+            }
+        }
+    }
+}
+
+/// ReceiveMessage calls that have been sent and not been answered, or whose answer is not dealt with yet.
+#[derive(Default)]
+pub(crate) struct PollsUnderWay {
+    last: Cell<u64>,
+    began: Rc<RefCell<BTreeMap<u64, Instant>>>,
+    /// Slowest recent answer of those that came from a queue with messages in it.
+    latency: Cell<Duration>,
+}
+
+/// A poll under way, until dropped.
+pub(crate) struct PollUnderWay {
+    number: u64,
+    began: Rc<RefCell<BTreeMap<u64, Instant>>>,
+}
+
+impl PollsUnderWay {
+    /// A queue with messages in it answers sooner than this, if nothing better is known.
+    const YOUNG: Duration = Duration::from_millis(50);
+    const LONGEST_YOUNG: Duration = Duration::from_millis(500);
+
+    pub(crate) fn begin(&self) -> PollUnderWay {
+        let number = self.last.get() + 1;
+        self.last.set(number);
+        self.began.borrow_mut().insert(number, Instant::now());
+        PollUnderWay {
+            number,
+            began: self.began.clone(),
+        }
+    }
+
+    /// Learns how long a queue with messages in it takes to answer.
+    pub(crate) fn learn(&self, latency: Duration) {
+        let faded = self.latency.get().mul_f32(0.9);
+        self.latency.set(latency.max(faded));
+    }
+
+    /// Until when the youngest poll may well bring messages.
+    fn young_until(&self) -> Option<Instant> {
+        let young = (self.latency.get() * 2).clamp(Self::YOUNG, Self::LONGEST_YOUNG);
+        let began = self.began.borrow();
+        began.values().next_back().map(|began| *began + young)
+    }
+}
+
+impl Drop for PollUnderWay {
+    fn drop(&mut self) {
+        self.began.borrow_mut().remove(&self.number);
+    }
+}

@@ -1,0 +1,259 @@
+//! The I/O thread and the handle on it.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::engine::{Command, Engine};
+use crate::error::{Error, ErrorKind};
+use crate::panics::{caught, last_location, quieten_this_thread};
+use crate::pipe::{Next, Outcome, Pipe};
+use crate::queue::Queue;
+use crate::receipts::Receipt;
+use crate::receive::{Receive, receive};
+use crate::settle::Fate;
+use crate::shared::Shared;
+
+/// The I/O thread of this process.
+///
+/// Dropping it is [`shut_down`](Io::shut_down) without any time.
+pub struct Io {
+    shared: Arc<Shared>,
+    commands: UnboundedSender<Command>,
+    farewell: Receiver<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Io {
+    /// Spawns the thread, with every signal blocked in it and in what it may spawn.
+    ///
+    /// # Errors
+    /// No descriptor, no thread, no runtime to be had.
+    pub fn start() -> io::Result<Io> {
+        let shared = Arc::new(Shared::new()?);
+        let (commands, orders) = unbounded_channel();
+        let (started, has_started) = sync_channel(1);
+        let (say_farewell, farewell) = sync_channel(1);
+        let thread = {
+            let shared = shared.clone();
+            let life = move || live(&shared, orders, &started, &say_farewell);
+            with_all_signals_blocked(|| Builder::new().name("sqs io".to_owned()).spawn(life))??
+        };
+        has_started
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("the I/O thread did not start")))?;
+        Ok(Io {
+            shared,
+            commands,
+            farewell,
+            thread: Some(thread),
+        })
+    }
+
+    /// An eventfd, readable when something happened that the other side may want to look at: messages, an end,
+    /// a failure or its end, the last settlement done, the I/O thread gone.
+    pub fn fd(&self) -> RawFd {
+        self.shared.wake.fd()
+    }
+
+    /// Makes [`fd`](Io::fd) unreadable again. Call it before looking, so that no wake-up is lost.
+    pub fn acknowledge(&self) {
+        self.shared.wake.acknowledge();
+    }
+
+    /// Starts receiving. `decode` runs on the I/O thread, on each body, which goes nowhere else. A panic in it
+    /// is caught, prints nothing, and leaves the message in the queue until its visibility timeout ends: were it
+    /// released at once, it would come back at once, for ever.
+    pub fn receive<T: Send + 'static>(
+        &self,
+        queue: &Queue,
+        how: Receive,
+        decode: impl FnMut(&str) -> T + Send + 'static,
+    ) -> Inlet<T> {
+        let pipe = Arc::new(Pipe::new());
+        let queue = queue.clone();
+        let inner = pipe.clone();
+        let start = move |engine: &Rc<Engine>| match engine.remote(&queue) {
+            Ok(remote) => engine.spawn(receive(engine.clone(), remote, how, decode, inner)),
+            Err(error) => {
+                inner.finish(Outcome::Failed(error));
+                engine.shared.wake.raise();
+            }
+        };
+        // If it cannot be sent, the thread is gone, which `next` sees.
+        let _ = self.commands.send(Command::Start(Box::new(start)));
+        Inlet {
+            pipe,
+            shared: self.shared.clone(),
+            commands: self.commands.clone(),
+        }
+    }
+
+    /// Hands receipts over. Never blocks, never panics: safe to call in a commit callback. Receipts that were
+    /// settled before are ignored.
+    pub fn settle(&self, receipts: Vec<Receipt>, fate: Fate) {
+        hand_over(&self.shared, &self.commands, receipts, fate);
+    }
+
+    /// Receipts handed over to be deleted or released that are not done yet (done: confirmed, refused, or given
+    /// up). Messages released by dropping an [`Inlet`] are counted too. None once the thread is gone.
+    pub fn unsettled(&self) -> u64 {
+        if self.shared.is_open() {
+            self.shared.unsettled()
+        } else {
+            0
+        }
+    }
+
+    /// Ends the thread: stops receiving, releases everything that is held and not settled, finishes
+    /// settlements, all within `deadline`, then drops connections. True if it all got done.
+    ///
+    /// Where nothing is held or unsettled it takes a few milliseconds, whatever poll is under way; a poll that
+    /// was only just sent and so may be about to bring messages is given until it is 50 ms old (twice the
+    /// latency of the queue, where that is more, up to 500 ms).
+    pub fn shut_down(mut self, deadline: Duration) -> bool {
+        self.end(deadline)
+    }
+
+    fn end(&mut self, deadline: Duration) -> bool {
+        /// For the thread to notice that its time is up; longer only if `decode` takes longer.
+        const GRACE: Duration = Duration::from_millis(200);
+        let Some(thread) = self.thread.take() else {
+            return false;
+        };
+        let _ = self.commands.send(Command::ShutDown {
+            deadline: Instant::now() + deadline,
+        });
+        match self.farewell.recv_timeout(deadline + GRACE) {
+            Ok(all_done) => {
+                let _ = thread.join();
+                all_done
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        self.end(Duration::ZERO);
+    }
+}
+
+/// Where the messages of one [`receive`](Io::receive) come out.
+///
+/// Dropping it stops receiving at once. Polls under way are let finish in the background, and what they bring,
+/// and what was not taken, is released (visibility 0).
+pub struct Inlet<T> {
+    pipe: Arc<Pipe<T>>,
+    shared: Arc<Shared>,
+    commands: UnboundedSender<Command>,
+}
+
+impl<T> Inlet<T> {
+    /// What is next. Never blocks.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "not an iterator: nothing now is not the end"
+    )]
+    pub fn next(&mut self) -> Next<T> {
+        if self.shared.is_open() {
+            self.pipe.next()
+        } else {
+            let detail = match self.shared.fault() {
+                None => "the I/O thread of this process has ended".to_owned(),
+                Some(location) => format!("the I/O thread of this process panicked at {location}"),
+            };
+            Next::Failed(Error::new(ErrorKind::Internal, detail))
+        }
+    }
+
+    /// The error that receiving without an end is struggling with at present; `None` while it works.
+    pub fn trouble(&self) -> Option<Error> {
+        self.pipe.trouble()
+    }
+}
+
+impl<T> Drop for Inlet<T> {
+    fn drop(&mut self) {
+        let untaken = self.pipe.close();
+        hand_over(&self.shared, &self.commands, untaken, Fate::Release);
+    }
+}
+
+fn hand_over(
+    shared: &Shared,
+    commands: &UnboundedSender<Command>,
+    receipts: Vec<Receipt>,
+    fate: Fate,
+) {
+    if receipts.is_empty() || !shared.is_open() {
+        return;
+    }
+    if fate != Fate::Leave {
+        shared.handed_over(receipts.len() as u64);
+    }
+    // If it cannot be sent, the thread is gone, and with it the handles.
+    let _ = commands.send(Command::Settle(receipts, fate));
+}
+
+/// The life of the I/O thread.
+fn live(
+    shared: &Arc<Shared>,
+    orders: UnboundedReceiver<Command>,
+    started: &SyncSender<io::Result<()>>,
+    farewell: &SyncSender<bool>,
+) {
+    quieten_this_thread();
+    let all_done = caught(|| {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build_local(runtime::LocalOptions::default());
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = started.send(Err(error));
+                return false;
+            }
+        };
+        let _ = started.send(Ok(()));
+        let engine = Engine::new(shared.clone());
+        let all_done = runtime.block_on(engine.run(orders));
+        shared.close();
+        // A name look-up that hangs is not waited for.
+        runtime.shutdown_background();
+        all_done
+    });
+    if all_done.is_err() {
+        shared.set_fault(last_location());
+    }
+    shared.close();
+    let _ = farewell.send(all_done.unwrap_or(false));
+}
+
+/// Calls `action` with every signal blocked in this thread, so that a thread spawned by it is born so.
+fn with_all_signals_blocked<R>(action: impl FnOnce() -> R) -> io::Result<R> {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigfillset` initialises the set that `pthread_sigmask` then reads; both point to live memory.
+    let result = unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr())
+    };
+    if result != 0 {
+        return Err(io::Error::from_raw_os_error(result));
+    }
+    let output = action();
+    // SAFETY: the call above succeeded, so it has written the mask to `before`.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    Ok(output)
+}

@@ -1,0 +1,76 @@
+//! Keeps what is held from becoming visible to others: extends visibility timeouts at half of their time.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+
+use crate::client::Action;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::receipts::Extension;
+use crate::wire::{Verdict, batch_answer, batch_request};
+
+/// How often to look for what is due: a quarter of a second is half of half the shortest visibility timeout.
+const ROUND: Duration = Duration::from_millis(250);
+/// Calls in flight, beside those that receive and delete.
+const CALLS_AT_ONCE: usize = 8;
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Extends what is due, round after round, while anything is held. No timer runs while nothing is.
+pub(crate) async fn keep_invisible(engine: Rc<Engine>) {
+    let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
+    loop {
+        while engine.receipts.borrow().is_empty() {
+            engine.held.notified().await;
+        }
+        sleep(ROUND).await;
+        let mut due = engine.receipts.borrow().due(Instant::now());
+        while !due.is_empty() {
+            let Ok(permit) = calls.clone().acquire_owned().await else {
+                return;
+            };
+            let extension = engine
+                .receipts
+                .borrow_mut()
+                .next_extension(&mut due, Instant::now());
+            if let Some(extension) = extension {
+                engine.spawn(extend(engine.clone(), extension, permit));
+            }
+        }
+    }
+}
+
+async fn extend(engine: Rc<Engine>, extension: Extension, _permit: OwnedSemaphorePermit) {
+    let sent = Instant::now();
+    let verdicts = call(&engine, &extension)
+        .await
+        .unwrap_or_else(|_| vec![Verdict::Again; extension.receipts.len()]);
+    engine
+        .receipts
+        .borrow_mut()
+        .extended(&extension, sent, &verdicts);
+    engine.extension_ended.notify_waiters();
+}
+
+async fn call(engine: &Engine, extension: &Extension) -> Result<Vec<Verdict>, Error> {
+    let body = {
+        let receipts = engine.receipts.borrow();
+        let handles = extension
+            .receipts
+            .iter()
+            .map(|receipt| receipts.handle(*receipt).unwrap_or(""));
+        batch_request(
+            extension.remote.queue.url().as_str(),
+            handles,
+            Some(extension.visibility.as_secs()),
+        )
+    };
+    let client = &extension.remote.client;
+    let answer = client
+        .call(Action::ChangeMessageVisibilityBatch, body, ATTEMPT_TIMEOUT)
+        .await?;
+    batch_answer(&answer, extension.receipts.len())
+}

@@ -1,0 +1,75 @@
+//! What SQS does: queue URL and endpoint, receive ahead, delete, release, keep visible.
+//! Generic over what a body is decoded to; knows nothing of Postgres.
+//!
+//! # Vocabulary
+//! - *message*: as SQS has it. *body*: its text, which may be private; it never leaves the I/O thread.
+//! - *receive*, *poll*: one ReceiveMessage call; it *waits* where it is a long poll.
+//! - *response*: the up to ten messages that one poll brought.
+//! - *receipt handle*: the right to delete one message, as SQS gave it. *receipt*: stands for it on the other side.
+//! - *visibility timeout*: for how long a received message is hidden from others.
+//! - *held*: received, and not yet settled. *settle*: delete, release (visible again at once) or leave (visible
+//!   again when its time is up).
+//! - *the other side*: the thread that owns [`Io`], in Postgres the backend's.
+//!
+//! # The way of a message
+//! ```text
+//!              I/O thread                                              other side
+//!  SQS ─► poll ─► parse, decode ─► pipe ──────── eventfd ───────────► Inlet::next
+//!                     └► receipts: handles stay                            │
+//!                          │  keep visible, at half time                   │
+//!  SQS ◄─ delete, release ◄┴──────────── commands ◄──────────── Io::settle ┘
+//! ```
+//! One thread with a single-threaded runtime does all of it, born with every signal blocked. It is meant for a
+//! process that has a main thread of its own kind, which must not be entered from another: so the two sides
+//! share a few atomics, one locked queue an inlet, and an eventfd, and nothing calls back.
+//!
+//! # No SDK
+//! Ten messages cost two calls, and a call of the general SDK costs 0.2 ms of CPU, several times what Postgres
+//! needs to insert ten rows. So the client is SQS' JSON protocol over hyper's HTTP/1.1, with the signature
+//! computed here. Of AWS' crates it has the credential chain and the key derivation.
+//!
+//! # A poll whose caller dies
+//! A server may not notice that the caller of a long poll has gone (LocalStack 4 never does), and then gives the
+//! next message to nobody, where it stays hidden for its visibility timeout. It cannot be told not to: SQS has no
+//! call that ends a poll. So, to make that rare and short:
+//! - a poll sent while no backlog is known (before the first full answer, and after one that was not full) asks
+//!   for a visibility timeout of 3 s at most; what it brings is extended to the wanted one if it is still held
+//!   at half of that;
+//! - elsewhere than at AWS a wait is made of polls of 1 s at most;
+//! - an [`Inlet`] that is dropped lets its polls finish and releases what they bring, and a thread that is shut
+//!   down does so for those that may be about to bring something.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod backoff;
+mod client;
+mod connection;
+mod credentials;
+mod endpoint;
+mod engine;
+mod error;
+mod io;
+mod keep_visible;
+mod panics;
+mod pipe;
+mod queue;
+mod ramp;
+mod receipts;
+mod receive;
+mod remote;
+mod settle;
+mod shared;
+mod sign;
+mod url;
+mod wake;
+mod wire;
+
+pub use endpoint::InvalidEndpoint;
+pub use error::{Error, ErrorKind};
+pub use io::{Inlet, Io};
+pub use pipe::{End, Next, Received};
+pub use queue::{Observer, Queue};
+pub use receipts::Receipt;
+pub use receive::Receive;
+pub use settle::Fate;
+pub use url::{InvalidQueueUrl, QueueUrl};

@@ -1,0 +1,194 @@
+//! What lies between the I/O thread and the owner of an [`Inlet`](crate::Inlet).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::error::Error;
+use crate::receipts::Receipt;
+
+/// Responses that may wait to be taken.
+const CAPACITY: usize = 256;
+
+/// A message as it is handed over.
+#[derive(Debug)]
+pub struct Received<T> {
+    /// The right to delete it.
+    pub receipt: Receipt,
+    /// The id that SQS gave it.
+    pub message_id: Box<str>,
+    /// `SentTimestamp`: milliseconds since the Unix epoch.
+    pub sent_at: Option<i64>,
+    /// `ApproximateReceiveCount`: how often it has been received, this time included.
+    pub receive_count: u32,
+    /// `MessageGroupId`, in a FIFO queue.
+    pub group: Option<Arc<str>>,
+    /// What `decode` made of the body.
+    pub content: T,
+}
+
+/// What an [`Inlet`](crate::Inlet) has next.
+#[derive(Debug)]
+pub enum Next<T> {
+    /// The messages of one response, 1 to 10, in the order received.
+    Messages(Vec<Received<T>>),
+    /// Nothing now; wait for the descriptor.
+    Nothing,
+    /// No more will come. Again at every further call.
+    End(End),
+    /// With `until_empty`, retries are used up, and it comes again at every further call. Without, receiving
+    /// goes on by itself: it comes once when things begin to fail, and once more for each other kind of error
+    /// until they work again.
+    Failed(Error),
+}
+
+/// Why no more messages will come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As many as wanted were received.
+    LimitReached,
+    /// A poll came back empty.
+    Empty,
+}
+
+/// How receiving came to its end.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    End(End),
+    Failed(Error),
+}
+
+enum Item<T> {
+    Messages(Vec<Received<T>>),
+    Failed(Error),
+}
+
+pub(crate) struct Pipe<T> {
+    state: Mutex<State<T>>,
+    reader_moved: Notify,
+}
+
+struct State<T> {
+    items: VecDeque<Item<T>>,
+    outcome: Option<Outcome>,
+    /// The error that receiving is struggling with at present.
+    trouble: Option<Error>,
+    reader_is_gone: bool,
+    /// The writer holds back until there is room.
+    writer_waits: bool,
+}
+
+impl<T> Pipe<T> {
+    pub(crate) fn new() -> Pipe<T> {
+        Pipe {
+            state: Mutex::new(State {
+                items: VecDeque::new(),
+                outcome: None,
+                trouble: None,
+                reader_is_gone: false,
+                writer_waits: false,
+            }),
+            reader_moved: Notify::new(),
+        }
+    }
+
+    /// Whether another response fits in beside `expected` ones. If not, [`reader_moved`](Pipe::reader_moved)
+    /// tells when it is worth asking again.
+    pub(crate) fn has_room_beside(&self, expected: usize) -> bool {
+        let mut state = self.lock();
+        let has_room = state.items.len() + expected < CAPACITY;
+        state.writer_waits |= !has_room;
+        has_room
+    }
+
+    /// Puts a response in, or gives it back if nobody will take it.
+    pub(crate) fn push(&self, messages: Vec<Received<T>>) -> Result<(), Vec<Received<T>>> {
+        let mut state = self.lock();
+        if state.is_over() {
+            return Err(messages);
+        }
+        state.items.push_back(Item::Messages(messages));
+        Ok(())
+    }
+
+    /// Tells, after what is already there, that receiving fails but goes on.
+    pub(crate) fn tell(&self, error: Error) {
+        let mut state = self.lock();
+        state.trouble = Some(error.clone());
+        state.items.push_back(Item::Failed(error));
+    }
+
+    /// Receiving works (again). Whether it did not before.
+    pub(crate) fn clear_trouble(&self) -> bool {
+        self.lock().trouble.take().is_some()
+    }
+
+    pub(crate) fn trouble(&self) -> Option<Error> {
+        self.lock().trouble.clone()
+    }
+
+    /// Nothing more will be put in.
+    pub(crate) fn finish(&self, outcome: Outcome) {
+        self.lock().outcome.get_or_insert(outcome);
+    }
+
+    /// Whether anything put in now would come too late.
+    pub(crate) fn is_over(&self) -> bool {
+        self.lock().is_over()
+    }
+
+    pub(crate) async fn reader_moved(&self) {
+        self.reader_moved.notified().await;
+    }
+
+    /// What comes next for the reader.
+    pub(crate) fn next(&self) -> Next<T> {
+        let mut state = self.lock();
+        let next = match state.items.pop_front() {
+            Some(Item::Messages(messages)) => Next::Messages(messages),
+            Some(Item::Failed(error)) => Next::Failed(error),
+            None => match &state.outcome {
+                None => Next::Nothing,
+                Some(Outcome::End(end)) => Next::End(*end),
+                Some(Outcome::Failed(error)) => Next::Failed(error.clone()),
+            },
+        };
+        if state.writer_waits && state.items.len() <= CAPACITY / 2 {
+            state.writer_waits = false;
+            drop(state);
+            self.reader_moved.notify_one();
+        }
+        next
+    }
+
+    /// The reader goes: the receipts of what it did not take.
+    pub(crate) fn close(&self) -> Vec<Receipt> {
+        let items = {
+            let mut state = self.lock();
+            state.reader_is_gone = true;
+            std::mem::take(&mut state.items)
+        };
+        self.reader_moved.notify_one();
+        items
+            .iter()
+            .filter_map(|item| match item {
+                Item::Messages(messages) => Some(messages),
+                Item::Failed(_) => None,
+            })
+            .flatten()
+            .map(|message| message.receipt)
+            .collect()
+    }
+
+    /// A panic elsewhere while the lock was held leaves nothing half done: each change is one step.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> State<T> {
+    fn is_over(&self) -> bool {
+        self.reader_is_gone || self.outcome.is_some()
+    }
+}

@@ -1,0 +1,77 @@
+//! A queue as this process talks to it, and who wants to hear what becomes of its messages.
+
+use std::env;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::endpoint::{Endpoint, InvalidEndpoint};
+use crate::url::QueueUrl;
+
+/// Is told what became of deleted messages, from the I/O thread: keep it to plain atomics.
+pub trait Observer: Send + Sync {
+    /// So many messages were deleted, confirmed by SQS.
+    fn deleted(&self, messages: u64);
+    /// So many messages could not be deleted; they come back when their visibility timeout ends.
+    fn delete_failed(&self, messages: u64);
+}
+
+/// Nobody wants to hear it.
+impl Observer for () {
+    fn deleted(&self, _messages: u64) {}
+    fn delete_failed(&self, _messages: u64) {}
+}
+
+/// A queue as this process talks to it: URL, endpoint, region. Cheap to clone.
+#[derive(Clone)]
+pub struct Queue(Arc<Parts>);
+
+struct Parts {
+    url: QueueUrl,
+    endpoint: Endpoint,
+    observer: Arc<dyn Observer>,
+}
+
+impl Queue {
+    /// `endpoint_url` is where requests go instead of to the URL's host; the URL is still what is sent as `QueueUrl`.
+    ///
+    /// The region that requests are signed for is `region`, else the one in the URL, else the endpoint's,
+    /// else `AWS_REGION` or `AWS_DEFAULT_REGION` of the environment, else us-east-1.
+    ///
+    /// # Errors
+    /// An endpoint that is not `http[s]://host[:port]`, or a region that cannot be one.
+    pub fn new(
+        url: QueueUrl,
+        endpoint_url: Option<&str>,
+        region: Option<&str>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Queue, InvalidEndpoint> {
+        let endpoint = Endpoint::of(&url, endpoint_url, region, |name| env::var(name).ok())?;
+        Ok(Queue(Arc::new(Parts {
+            url,
+            endpoint,
+            observer,
+        })))
+    }
+
+    /// The queue's URL.
+    pub fn url(&self) -> &QueueUrl {
+        &self.0.url
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    pub(crate) fn observer(&self) -> &dyn Observer {
+        &*self.0.observer
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_tuple("Queue")
+            .field(&self.0.url.as_str())
+            .finish()
+    }
+}

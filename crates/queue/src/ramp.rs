@@ -1,0 +1,192 @@
+//! How many polls to have in flight, and how many messages each may ask for.
+
+use crate::pipe::End;
+use crate::wire::BATCH;
+
+/// Starts with one poll; after each full answer twice as many, up to `concurrency`; back to one after an empty
+/// answer. Never asks for more than is still wanted: a poll takes its share of what remains when it starts, and
+/// what it did not bring is given back.
+pub(crate) struct Ramp {
+    until_empty: bool,
+    concurrency: usize,
+    /// `None`: without limit.
+    remaining: Option<u64>,
+    window: usize,
+    in_flight: usize,
+    empty_seen: bool,
+    flowing: bool,
+}
+
+impl Ramp {
+    pub(crate) fn new(limit: Option<u64>, until_empty: bool, concurrency: usize) -> Ramp {
+        Ramp {
+            until_empty,
+            concurrency: concurrency.max(1),
+            remaining: limit,
+            window: 1,
+            in_flight: 0,
+            empty_seen: false,
+            flowing: false,
+        }
+    }
+
+    /// How many messages the next poll may ask for, 1 to 10, if there is to be one now.
+    pub(crate) fn start_poll(&mut self) -> Option<u8> {
+        if self.in_flight >= self.window || self.is_ending() {
+            return None;
+        }
+        let ask = self.remaining.unwrap_or(u64::MAX).min(BATCH as u64);
+        if ask == 0 {
+            return None;
+        }
+        if let Some(remaining) = &mut self.remaining {
+            *remaining -= ask;
+        }
+        self.in_flight += 1;
+        Some(ask as u8)
+    }
+
+    /// A poll that asked for `asked` messages brought `got`.
+    pub(crate) fn answered(&mut self, asked: u8, got: usize) {
+        self.give_back(u64::from(asked).saturating_sub(got as u64));
+        self.flowing = got >= BATCH;
+        if self.flowing {
+            self.window = (self.window * 2).min(self.concurrency);
+        } else if got == 0 {
+            self.empty_seen = true;
+            self.window = 1;
+        }
+    }
+
+    /// A poll that asked for `asked` messages brought nothing, not even an answer.
+    pub(crate) fn abandoned(&mut self, asked: u8) {
+        self.give_back(u64::from(asked));
+    }
+
+    fn give_back(&mut self, messages: u64) {
+        self.in_flight -= 1;
+        if let Some(remaining) = &mut self.remaining {
+            *remaining += messages;
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// The last answer was full, so there is probably more.
+    pub(crate) fn is_flowing(&self) -> bool {
+        self.flowing
+    }
+
+    /// No poll will be started any more.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.until_empty && self.empty_seen
+    }
+
+    /// Set once no poll is in flight and none will be.
+    pub(crate) fn end(&self) -> Option<End> {
+        if self.in_flight > 0 {
+            None
+        } else if self.remaining == Some(0) {
+            Some(End::LimitReached)
+        } else {
+            self.is_ending().then_some(End::Empty)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn start_all(ramp: &mut Ramp) -> Vec<u8> {
+        std::iter::from_fn(|| ramp.start_poll()).collect()
+    }
+
+    #[test]
+    fn doubles_after_each_full_answer() {
+        let mut ramp = Ramp::new(None, false, 6);
+        assert_eq!(start_all(&mut ramp), [10]);
+        ramp.answered(10, 10);
+        assert_eq!(start_all(&mut ramp), [10; 2]);
+        ramp.answered(10, 10);
+        assert_eq!(start_all(&mut ramp), [10; 3]);
+        ramp.answered(10, 9);
+        assert_eq!(start_all(&mut ramp), [10; 1]);
+        ramp.answered(10, 10);
+        assert_eq!(ramp.in_flight() + start_all(&mut ramp).len(), 6);
+    }
+
+    #[test]
+    fn back_to_one_after_an_empty_answer() {
+        let mut ramp = Ramp::new(None, false, 8);
+        for _ in 0..4 {
+            start_all(&mut ramp);
+            ramp.answered(10, 10);
+        }
+        start_all(&mut ramp);
+        assert_eq!(ramp.in_flight(), 8);
+        while ramp.in_flight() > 1 {
+            ramp.answered(10, 0);
+            assert_eq!(start_all(&mut ramp), [0u8; 0]);
+        }
+        ramp.answered(10, 0);
+        assert_eq!(start_all(&mut ramp), [10]);
+        assert_eq!(ramp.end(), None);
+    }
+
+    #[test]
+    fn ends() {
+        let mut ramp = Ramp::new(Some(12), true, 8);
+        assert_eq!(start_all(&mut ramp), [10]);
+        ramp.answered(10, 10);
+        assert_eq!(start_all(&mut ramp), [2]);
+        assert_eq!(ramp.end(), None);
+        ramp.answered(2, 2);
+        assert_eq!(ramp.end(), Some(End::LimitReached));
+
+        let mut ramp = Ramp::new(Some(12), true, 8);
+        start_all(&mut ramp);
+        ramp.answered(10, 0);
+        assert_eq!(start_all(&mut ramp), [0u8; 0]);
+        assert_eq!(ramp.end(), Some(End::Empty));
+
+        assert_eq!(Ramp::new(Some(0), false, 8).end(), Some(End::LimitReached));
+    }
+
+    proptest! {
+        /// Whatever the answers and their order: what was received and what may still come never exceeds the
+        /// limit, polls in flight never exceed the concurrency, and it comes to its end.
+        #[test]
+        fn never_asks_too_much(
+            limit in 0u64..200,
+            concurrency in 1usize..12,
+            answers in proptest::collection::vec((0usize..11, any::<prop::sample::Index>(), any::<bool>()), 400),
+        ) {
+            let mut ramp = Ramp::new(Some(limit), false, concurrency);
+            let mut in_flight: Vec<u8> = Vec::new();
+            let mut received = 0;
+            for (got, which, fails) in answers {
+                in_flight.extend(start_all(&mut ramp));
+                prop_assert!(in_flight.len() <= concurrency);
+                let asked: u64 = in_flight.iter().map(|&ask| u64::from(ask)).sum();
+                prop_assert!(received + asked <= limit);
+                if in_flight.is_empty() {
+                    prop_assert_eq!(received, limit);
+                    prop_assert_eq!(ramp.end(), Some(End::LimitReached));
+                    return Ok(());
+                }
+                let ask = in_flight.swap_remove(which.index(in_flight.len()));
+                if fails {
+                    ramp.abandoned(ask);
+                } else {
+                    let got = got.min(usize::from(ask));
+                    received += got as u64;
+                    ramp.answered(ask, got);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The receipt handles of every message that is held: received, and neither deleted, released nor left.
+//!
+//! A handle is hundreds of bytes long and of use to the I/O thread only, so it stays there, one allocation a
+//! response, and the other side holds a [`Receipt`], eight bytes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::remote::Remote;
+use crate::wire::{BATCH, Handles, Verdict};
+
+/// A message may stay invisible for twelve hours from when it was received (SQS developer guide, "Amazon SQS
+/// visibility timeout"); a minute of it is kept as a margin between SQS' clock and ours.
+const LONGEST_INVISIBLE: Duration = Duration::from_secs(12 * 60 * 60 - 60);
+
+/// A failed extension is tried again after an eighth of the visibility timeout, but not sooner than this.
+const SHORTEST_RETRY: Duration = Duration::from_millis(250);
+
+/// Stands for the right to delete one message: the receipt handle itself stays with the I/O thread.
+///
+/// Receipts are ordered as their messages were received.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Receipt(u64);
+
+impl Receipt {
+    const INDEX_BITS: u32 = 4;
+
+    fn new(response: u64, index: usize) -> Receipt {
+        Receipt(response << Receipt::INDEX_BITS | index as u64)
+    }
+
+    fn response(self) -> u64 {
+        self.0 >> Receipt::INDEX_BITS
+    }
+
+    fn index(self) -> usize {
+        (self.0 & ((1 << Receipt::INDEX_BITS) - 1)) as usize
+    }
+
+    fn bit(self) -> u16 {
+        1 << self.index()
+    }
+}
+
+/// The handles of all held messages, by response.
+#[derive(Default)]
+pub(crate) struct Receipts {
+    last_response: u64,
+    held: BTreeMap<u64, HeldResponse>,
+}
+
+/// A response some of whose messages are still held. In the masks, bit `i` stands for message `i`.
+struct HeldResponse {
+    remote: Rc<Remote>,
+    handles: Handles,
+    /// The handle is still needed.
+    held: u16,
+    /// The owner has not said yet what is to become of it.
+    owned: u16,
+    /// To be kept invisible.
+    kept: u16,
+    being_extended: bool,
+    /// In seconds; SQS' maximum, 43,200, fits.
+    visibility: u16,
+    asked: Instant,
+    extend_at: Instant,
+}
+
+/// When and for how long the messages of a response were made invisible.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Invisibility {
+    /// When the request was sent.
+    pub asked: Instant,
+    /// When its answer came.
+    pub answered: Instant,
+    /// The visibility timeout in the request.
+    pub first: Duration,
+    /// The visibility timeout at each extension.
+    pub then: Duration,
+}
+
+impl Invisibility {
+    /// At half of its time. The clock starts somewhere between request and answer; that a poll which waited
+    /// was waiting in vain until shortly before its answer is likely but not sure, so up to a quarter is taken
+    /// off for it.
+    fn extend_at(&self) -> Instant {
+        let waited = self.answered.saturating_duration_since(self.asked);
+        self.answered + self.first / 2 - waited.min(self.first / 4)
+    }
+}
+
+/// Messages whose visibility timeout is to be extended with one request, in order.
+pub(crate) struct Extension {
+    pub remote: Rc<Remote>,
+    pub receipts: Vec<Receipt>,
+    pub visibility: Duration,
+}
+
+impl Receipts {
+    /// Keeps the handles of a response. The receipts are in the order of its messages.
+    pub(crate) fn take_in(
+        &mut self,
+        remote: Rc<Remote>,
+        handles: Handles,
+        invisibility: Invisibility,
+    ) -> Vec<Receipt> {
+        self.last_response += 1;
+        let response = self.last_response;
+        let count = handles.len();
+        let all = ((1u32 << count) - 1) as u16;
+        if all != 0 {
+            self.held.insert(
+                response,
+                HeldResponse {
+                    remote,
+                    handles,
+                    held: all,
+                    owned: all,
+                    kept: all,
+                    being_extended: false,
+                    visibility: invisibility.then.as_secs().min(43_200) as u16,
+                    asked: invisibility.asked,
+                    extend_at: invisibility.extend_at(),
+                },
+            );
+        }
+        (0..count)
+            .map(|index| Receipt::new(response, index))
+            .collect()
+    }
+
+    /// Takes a message over from its owner, once: the queue it is from.
+    pub(crate) fn claim(&mut self, receipt: Receipt) -> Option<Rc<Remote>> {
+        let response = self.held.get_mut(&receipt.response())?;
+        let was_owned = response.owned & receipt.bit() != 0;
+        response.owned &= !receipt.bit();
+        was_owned.then(|| response.remote.clone())
+    }
+
+    pub(crate) fn handle(&self, receipt: Receipt) -> Option<&str> {
+        let response = self.held.get(&receipt.response())?;
+        response.handles.get(receipt.index())
+    }
+
+    /// Forgets a message: its handle is of no more use.
+    pub(crate) fn forget(&mut self, receipt: Receipt) {
+        if let Some(response) = self.held.get_mut(&receipt.response()) {
+            response.held &= !receipt.bit();
+            response.owned &= response.held;
+            response.kept &= response.held;
+            if response.held == 0 {
+                self.held.remove(&receipt.response());
+            }
+        }
+    }
+
+    /// Extends a message's visibility timeout no more.
+    pub(crate) fn stop_keeping(&mut self, receipt: Receipt) {
+        if let Some(response) = self.held.get_mut(&receipt.response()) {
+            response.kept &= !receipt.bit();
+        }
+    }
+
+    pub(crate) fn is_being_extended(&self, receipt: Receipt) -> bool {
+        self.held
+            .get(&receipt.response())
+            .is_some_and(|response| response.being_extended)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Every message whose owner has not said yet what is to become of it.
+    pub(crate) fn owned(&self) -> Vec<Receipt> {
+        self.held
+            .iter()
+            .flat_map(|(&number, response)| receipts_of(number, response.owned))
+            .collect()
+    }
+
+    /// The responses that are due for extension, oldest first.
+    pub(crate) fn due(&self, now: Instant) -> VecDeque<u64> {
+        self.held
+            .iter()
+            .filter(|(_, response)| response.is_due(now))
+            .map(|(&number, _)| number)
+            .collect()
+    }
+
+    /// Takes from the front of `due` as many responses as fit in one request, and marks them.
+    pub(crate) fn next_extension(
+        &mut self,
+        due: &mut VecDeque<u64>,
+        now: Instant,
+    ) -> Option<Extension> {
+        let mut extension: Option<Extension> = None;
+        while let Some(&number) = due.front() {
+            if let Some(response) = self.held.get_mut(&number)
+                && response.is_due(now)
+                && !response.join(number, &mut extension, now)
+            {
+                break;
+            }
+            due.pop_front();
+        }
+        extension
+    }
+
+    /// What became of an extension that was sent at `sent`. Messages whose extension is refused are extended
+    /// no more; where one failed, its response is tried again soon.
+    pub(crate) fn extended(&mut self, extension: &Extension, sent: Instant, verdicts: &[Verdict]) {
+        let again_at = Instant::now() + (extension.visibility / 8).max(SHORTEST_RETRY);
+        for receipt in &extension.receipts {
+            if let Some(response) = self.held.get_mut(&receipt.response()) {
+                response.being_extended = false;
+                response.extend_at = sent + extension.visibility / 2;
+            }
+        }
+        for (receipt, verdict) in extension.receipts.iter().zip(verdicts) {
+            match verdict {
+                Verdict::Done => {}
+                Verdict::Refused => self.stop_keeping(*receipt),
+                Verdict::Again => {
+                    if let Some(response) = self.held.get_mut(&receipt.response()) {
+                        response.extend_at = response.extend_at.min(again_at);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl HeldResponse {
+    fn is_due(&self, now: Instant) -> bool {
+        self.kept != 0 && !self.being_extended && self.extend_at <= now
+    }
+
+    /// Joins `extension`, or begins it. False if there is no place for this response in it.
+    fn join(&mut self, number: u64, extension: &mut Option<Extension>, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.asked);
+        let possible = LONGEST_INVISIBLE.saturating_sub(age).as_secs();
+        let visibility = Duration::from_secs(possible.min(u64::from(self.visibility)));
+        if visibility.is_zero() {
+            self.kept = 0;
+            return true;
+        }
+        let receipts = receipts_of(number, self.kept);
+        match extension {
+            None => {
+                *extension = Some(Extension {
+                    remote: self.remote.clone(),
+                    receipts: receipts.collect(),
+                    visibility,
+                });
+            }
+            Some(begun) => {
+                let fits = Rc::ptr_eq(&begun.remote, &self.remote)
+                    && begun.visibility == visibility
+                    && begun.receipts.len() + self.kept.count_ones() as usize <= BATCH;
+                if !fits {
+                    return false;
+                }
+                begun.receipts.extend(receipts);
+            }
+        }
+        self.being_extended = true;
+        true
+    }
+}
+
+fn receipts_of(response: u64, mask: u16) -> impl Iterator<Item = Receipt> {
+    (0..BATCH)
+        .map(move |index| Receipt::new(response, index))
+        .filter(move |receipt| mask & receipt.bit() != 0)
+}

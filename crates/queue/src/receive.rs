@@ -1,0 +1,411 @@
+//! Receives ahead: keeps polls in flight and hands what they bring to the other side.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::select;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::backoff::{Backoff, around};
+use crate::client::Action;
+use crate::engine::{Engine, PollUnderWay};
+use crate::error::{Error, ErrorKind};
+use crate::pipe::{Outcome, Pipe, Received};
+use crate::ramp::Ramp;
+use crate::receipts::{Invisibility, Receipt};
+use crate::remote::Remote;
+use crate::settle::{Fate, settle};
+use crate::wire::{self, ReceiveRequest, to_json};
+
+/// How to receive.
+#[derive(Clone, Debug)]
+pub struct Receive {
+    /// Receive at most so many messages in all; `None`: no limit.
+    pub limit: Option<u64>,
+    /// True: a poll that came back empty ends it. False: it goes on for ever.
+    pub until_empty: bool,
+    /// `WaitTimeSeconds` of each poll: whole seconds, 0 to 20 (more counts as 20), and at least 1 where
+    /// `until_empty` is false.
+    pub wait: Duration,
+    /// Most ReceiveMessage calls in flight; 0 counts as 1.
+    pub concurrency: usize,
+    /// `VisibilityTimeout`, set on every receive: whole seconds, 1 to 43,200 (what is outside counts as the
+    /// nearest). A poll that is likely to wait asks for 3 s only, and what it brings is extended to this; see
+    /// the crate's documentation.
+    pub visibility: Duration,
+}
+
+impl Receive {
+    fn within_limits(self) -> Receive {
+        let shortest_wait = u64::from(!self.until_empty);
+        Receive {
+            wait: Duration::from_secs(self.wait.as_secs().clamp(shortest_wait, 20)),
+            visibility: Duration::from_secs(self.visibility.as_secs().clamp(1, 43_200)),
+            ..self
+        }
+    }
+}
+
+/// A server that does not notice that a caller has gone gives the next message to the dead poll, where it stays
+/// invisible for its visibility timeout. So a poll that will probably wait asks for a short one.
+const VISIBILITY_WHILE_WAITING: Duration = Duration::from_secs(3);
+/// For the same reason, waits elsewhere than at AWS are cut into short ones: LocalStack never notices.
+const LONGEST_WAIT_ELSEWHERE: Duration = Duration::from_secs(1);
+
+/// An attempt may take so much longer than its wait.
+const ATTEMPT_GRACE: Duration = Duration::from_secs(5);
+/// All attempts at one poll together may take so much longer than its wait, where there is an end to it.
+const POLL_GRACE: Duration = Duration::from_secs(15);
+/// A server that cannot be reached at all is given up sooner.
+const UNREACHABLE_GRACE: Duration = Duration::from_secs(5);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A failure that may pass is worth telling when it has not passed by so many attempts.
+const WORTH_TELLING: u32 = 3;
+
+/// Receives until the end, the failure, or until nobody wants any more. What comes after that is released.
+pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
+    engine: Rc<Engine>,
+    remote: Rc<Remote>,
+    how: Receive,
+    decode: D,
+    pipe: Arc<Pipe<T>>,
+) {
+    let how = how.within_limits();
+    let ramp = Ramp::new(how.limit, how.until_empty, how.concurrency);
+    let receiver = Rc::new(Receiver {
+        engine,
+        remote,
+        how,
+        decode: RefCell::new(decode),
+        pipe,
+        ramp: RefCell::new(ramp),
+        health: RefCell::default(),
+    });
+    let mut polls = JoinSet::new();
+    loop {
+        while let Some(asked) = receiver.next_poll() {
+            let receiver = receiver.clone();
+            polls.spawn_local(async move { (asked, receiver.poll(asked).await) });
+        }
+        if polls.is_empty() && receiver.is_finished() {
+            return;
+        }
+        select! {
+            Some(poll) = polls.join_next() => match poll {
+                Ok((asked, result)) => receiver.take(asked, result),
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => return,
+                },
+            },
+            () = receiver.pipe.reader_moved() => {}
+        }
+    }
+}
+
+struct Receiver<T, D> {
+    engine: Rc<Engine>,
+    remote: Rc<Remote>,
+    how: Receive,
+    decode: RefCell<D>,
+    pipe: Arc<Pipe<T>>,
+    ramp: RefCell<Ramp>,
+    health: RefCell<Health>,
+}
+
+/// What one call brought.
+struct Answer<T> {
+    response: wire::Response<T>,
+    invisibility: Invisibility,
+    /// Until it is dealt with, the poll counts as under way.
+    under_way: Option<PollUnderWay>,
+}
+
+impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
+    /// How many messages the next poll is to ask for, if there is to be one now.
+    fn next_poll(&self) -> Option<u8> {
+        let mut ramp = self.ramp.borrow_mut();
+        if self.is_over() || !self.pipe.has_room_beside(ramp.in_flight()) {
+            return None;
+        }
+        ramp.start_poll()
+    }
+
+    /// With no poll in flight: whether this was it.
+    fn is_finished(&self) -> bool {
+        if let Some(end) = self.ramp.borrow().end() {
+            self.pipe.finish(Outcome::End(end));
+            self.engine.shared.wake.raise();
+        }
+        self.is_over()
+    }
+
+    /// Nobody wants any more.
+    fn is_over(&self) -> bool {
+        self.engine.is_closing() || self.pipe.is_over()
+    }
+
+    /// One poll, with its waits and retries: an answer, or `None` if nobody wants one any more.
+    async fn poll(&self, asked: u8) -> Result<Option<Answer<T>>, Error> {
+        let mut wait_left = self.how.wait;
+        let is_aws = self.remote.client.endpoint().origin.is_aws();
+        loop {
+            let wait = if is_aws {
+                wait_left
+            } else {
+                wait_left.min(LONGEST_WAIT_ELSEWHERE)
+            };
+            wait_left -= wait;
+            let Some(mut answer) = self.ask(asked, wait).await? else {
+                return Ok(None);
+            };
+            if !answer.response.messages.is_empty() {
+                return Ok(Some(answer));
+            }
+            if !self.how.until_empty {
+                answer.under_way = None;
+                self.rest_if_early(wait, answer.invisibility.asked).await;
+            }
+            if wait_left.is_zero() || self.ramp.borrow().is_ending() {
+                return Ok(Some(answer));
+            }
+        }
+    }
+
+    /// One call, tried again until it is answered, patience is at its end, or nobody wants it any more.
+    async fn ask(&self, asked: u8, wait: Duration) -> Result<Option<Answer<T>>, Error> {
+        let first = if self.ramp.borrow().is_flowing() {
+            self.how.visibility
+        } else {
+            self.how.visibility.min(VISIBILITY_WHILE_WAITING)
+        };
+        let body = self.request(asked, wait, first);
+        let began = Instant::now();
+        let mut backoff = Backoff::up_to(LONGEST_PAUSE);
+        while !self.is_over() {
+            let asked_at = Instant::now();
+            let under_way = self.engine.polls.begin();
+            let result = self.call(body.clone(), self.limit(wait, began)).await;
+            let answered = Instant::now();
+            match result {
+                Ok(response) => {
+                    self.succeeded();
+                    if !response.messages.is_empty() {
+                        self.engine.polls.learn(answered - asked_at);
+                    }
+                    return Ok(Some(Answer {
+                        response,
+                        invisibility: Invisibility {
+                            asked: asked_at,
+                            answered,
+                            first,
+                            then: self.how.visibility,
+                        },
+                        under_way: Some(under_way),
+                    }));
+                }
+                Err(error) => {
+                    drop(under_way);
+                    let pause = if error.is_transient() {
+                        backoff.pause()
+                    } else {
+                        around(LONGEST_PAUSE)
+                    };
+                    if self.how.until_empty {
+                        let patience = patience(&error, wait);
+                        if began.elapsed() + pause >= patience {
+                            return Err(error);
+                        }
+                    }
+                    self.failed(error);
+                    sleep(pause).await;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn request(&self, asked: u8, wait: Duration, visibility: Duration) -> Vec<u8> {
+        let url = self.remote.queue.url();
+        let attempt_id = url
+            .is_fifo()
+            .then(|| format!("{:032x}", fastrand::u128(..)));
+        to_json(&ReceiveRequest {
+            queue_url: url.as_str(),
+            max_number_of_messages: asked,
+            wait_time_seconds: wait.as_secs(),
+            visibility_timeout: visibility.as_secs(),
+            message_system_attribute_names: if url.is_fifo() {
+                ReceiveRequest::FIFO_ATTRIBUTES
+            } else {
+                ReceiveRequest::ATTRIBUTES
+            },
+            receive_request_attempt_id: attempt_id.as_deref(),
+        })
+    }
+
+    async fn call(&self, body: Vec<u8>, limit: Duration) -> Result<wire::Response<T>, Error> {
+        let client = &self.remote.client;
+        let answer = client.call(Action::ReceiveMessage, body, limit).await?;
+        wire::response(&answer, &mut *self.decode.borrow_mut())
+    }
+
+    /// How long the next attempt may take.
+    fn limit(&self, wait: Duration, began: Instant) -> Duration {
+        let attempt = wait + ATTEMPT_GRACE;
+        if self.how.until_empty {
+            attempt.min((wait + POLL_GRACE).saturating_sub(began.elapsed()))
+        } else {
+            attempt
+        }
+    }
+
+    fn succeeded(&self) {
+        if self.health.borrow_mut().succeeded() && self.pipe.clear_trouble() {
+            self.engine.shared.wake.raise();
+        }
+    }
+
+    fn failed(&self, error: Error) {
+        if !self.how.until_empty && self.health.borrow_mut().failed(&error) {
+            self.pipe.tell(error);
+            self.engine.shared.wake.raise();
+        }
+    }
+
+    /// A server that answers "nothing" at once although it was to wait would be asked again and again without
+    /// a rest; one early answer may be chance, so rests begin with the second.
+    async fn rest_if_early(&self, wait: Duration, asked_at: Instant) {
+        let is_early = asked_at.elapsed() < wait / 2;
+        let rest = self.health.borrow_mut().rest(is_early);
+        if !rest.is_zero() {
+            sleep(rest).await;
+        }
+    }
+
+    /// Deals with what a poll came to.
+    fn take(&self, asked: u8, result: Result<Option<Answer<T>>, Error>) {
+        match result {
+            Ok(Some(answer)) => {
+                let got = answer.response.messages.len();
+                self.ramp.borrow_mut().answered(asked, got);
+                if got > 0 {
+                    self.hand_over(answer);
+                }
+            }
+            Ok(None) => self.ramp.borrow_mut().abandoned(asked),
+            Err(error) => {
+                self.ramp.borrow_mut().abandoned(asked);
+                self.pipe.finish(Outcome::Failed(error));
+                self.engine.shared.wake.raise();
+            }
+        }
+    }
+
+    fn hand_over(&self, answer: Answer<T>) {
+        let receipts = self.engine.receipts.borrow_mut().take_in(
+            self.remote.clone(),
+            answer.response.handles,
+            answer.invisibility,
+        );
+        self.engine.held.notify_one();
+        let mut undecoded = Vec::new();
+        let messages: Vec<Received<T>> = answer
+            .response
+            .messages
+            .into_iter()
+            .zip(receipts)
+            .filter_map(|(message, receipt)| {
+                let Some(content) = message.content else {
+                    undecoded.push(receipt);
+                    return None;
+                };
+                Some(Received {
+                    receipt,
+                    message_id: message.message_id,
+                    sent_at: message.sent_at,
+                    receive_count: message.receive_count,
+                    group: message.group,
+                    content,
+                })
+            })
+            .collect();
+        if !undecoded.is_empty() {
+            settle(&self.engine, undecoded, Fate::Leave);
+        }
+        if messages.is_empty() {
+            return;
+        }
+        match self.push(messages) {
+            Ok(()) => self.engine.shared.wake.raise(),
+            Err(unwanted) => {
+                let receipts: Vec<Receipt> =
+                    unwanted.iter().map(|message| message.receipt).collect();
+                self.engine.shared.handed_over(receipts.len() as u64);
+                settle(&self.engine, receipts, Fate::Release);
+            }
+        }
+    }
+
+    fn push(&self, messages: Vec<Received<T>>) -> Result<(), Vec<Received<T>>> {
+        if self.engine.is_closing() {
+            return Err(messages);
+        }
+        self.pipe.push(messages)
+    }
+}
+
+/// How long a poll with an end is tried when it fails like this. What does not pass is not tried again.
+fn patience(error: &Error, wait: Duration) -> Duration {
+    match error.kind {
+        _ if !error.is_transient() => Duration::ZERO,
+        ErrorKind::Unreachable => UNREACHABLE_GRACE,
+        _ => wait + POLL_GRACE,
+    }
+}
+
+/// How receiving without an end fares.
+#[derive(Default)]
+struct Health {
+    failures_in_a_row: u32,
+    told: Vec<ErrorKind>,
+    early_empty_answers: u32,
+}
+
+impl Health {
+    /// Whether that is news: it had been told that things fail.
+    fn succeeded(&mut self) -> bool {
+        self.failures_in_a_row = 0;
+        let had_been_told = !self.told.is_empty();
+        self.told.clear();
+        had_been_told
+    }
+
+    /// Whether to tell.
+    fn failed(&mut self, error: &Error) -> bool {
+        self.failures_in_a_row += 1;
+        let is_serious = !error.is_transient() || self.failures_in_a_row >= WORTH_TELLING;
+        if !is_serious || self.told.contains(&error.kind) {
+            return false;
+        }
+        self.told.push(error.kind);
+        true
+    }
+
+    fn rest(&mut self, is_early: bool) -> Duration {
+        if !is_early {
+            self.early_empty_answers = 0;
+            return Duration::ZERO;
+        }
+        let doublings = self.early_empty_answers.min(5);
+        self.early_empty_answers += 1;
+        match doublings {
+            0 => Duration::ZERO,
+            _ => Duration::from_millis(25 << doublings).min(Duration::from_secs(1)),
+        }
+    }
+}

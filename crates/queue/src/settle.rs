@@ -1,0 +1,283 @@
+//! What becomes of a message in the end: deleted, released, or left.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+
+use crate::backoff::Backoff;
+use crate::client::Action;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind};
+use crate::receipts::Receipt;
+use crate::remote::{Lane, Remote};
+use crate::wire::{BATCH, Verdict, batch_answer, batch_request};
+
+/// What is to become of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is deleted from the queue.
+    Delete,
+    /// It becomes visible again at once (best effort).
+    Release,
+    /// It comes back when its visibility timeout ends, which is extended no more.
+    Leave,
+}
+
+/// A fate that takes a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Delete,
+    Release,
+}
+
+impl Work {
+    fn lane(self, remote: &Remote) -> &Lane {
+        match self {
+            Work::Delete => &remote.deletes,
+            Work::Release => &remote.releases,
+        }
+    }
+
+    fn action(self) -> Action {
+        match self {
+            Work::Delete => Action::DeleteMessageBatch,
+            Work::Release => Action::ChangeMessageVisibilityBatch,
+        }
+    }
+
+    fn visibility_timeout(self) -> Option<u64> {
+        match self {
+            Work::Delete => None,
+            Work::Release => Some(0),
+        }
+    }
+
+    /// How long it is tried. A message that was not released comes back by itself, so less is spent on it.
+    fn patience(self) -> Duration {
+        match self {
+            Work::Delete => Duration::from_secs(30),
+            Work::Release => Duration::from_secs(10),
+        }
+    }
+
+    fn attempts(self) -> u32 {
+        match self {
+            Work::Delete => u32::MAX,
+            Work::Release => 3,
+        }
+    }
+}
+
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Hands `receipts` to their queues. Those that are not held, or were settled before, count as settled.
+pub(crate) fn settle(engine: &Rc<Engine>, mut receipts: Vec<Receipt>, fate: Fate) {
+    let work = match fate {
+        Fate::Delete => Work::Delete,
+        Fate::Release => {
+            receipts.sort_unstable();
+            Work::Release
+        }
+        Fate::Leave => {
+            let mut held = engine.receipts.borrow_mut();
+            for receipt in receipts {
+                if held.claim(receipt).is_some() {
+                    held.forget(receipt);
+                }
+            }
+            return;
+        }
+    };
+    let mut touched: Vec<Rc<Remote>> = Vec::new();
+    for receipt in receipts {
+        let Some(remote) = engine.receipts.borrow_mut().claim(receipt) else {
+            engine.settled(1);
+            continue;
+        };
+        if work == Work::Release {
+            engine.receipts.borrow_mut().stop_keeping(receipt);
+        }
+        let lane = work.lane(&remote);
+        if lane.is_idle() {
+            lane.last_progress.set(Instant::now());
+        }
+        lane.pending.borrow_mut().push_back(receipt);
+        if !touched.iter().any(|known| Rc::ptr_eq(known, &remote)) {
+            touched.push(remote);
+        }
+    }
+    for remote in touched {
+        start_calls(engine, &remote, work);
+    }
+}
+
+/// Starts as many calls as there may be at once and work for.
+fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, work: Work) {
+    let lane = work.lane(remote);
+    while lane.calls.get() < lane.calls_at_once {
+        let receipts: Vec<Receipt> = {
+            let mut pending = lane.pending.borrow_mut();
+            let count = pending.len().min(BATCH);
+            pending.drain(..count).collect()
+        };
+        if receipts.is_empty() {
+            return;
+        }
+        lane.calls.set(lane.calls.get() + 1);
+        let batch = Batch {
+            engine: engine.clone(),
+            remote: remote.clone(),
+            work,
+            left: receipts,
+        };
+        engine.spawn(carry_out(batch));
+    }
+}
+
+async fn carry_out(mut batch: Batch) {
+    batch.settle().await;
+    let (engine, remote, work) = (batch.engine.clone(), batch.remote.clone(), batch.work);
+    drop(batch);
+    let lane = work.lane(&remote);
+    lane.calls.set(lane.calls.get() - 1);
+    start_calls(&engine, &remote, work);
+}
+
+/// Up to ten messages that are settled with one call, and those of them that are left to settle.
+struct Batch {
+    engine: Rc<Engine>,
+    remote: Rc<Remote>,
+    work: Work,
+    left: Vec<Receipt>,
+}
+
+impl Batch {
+    /// Tries until all are settled, refused, or patience is at its end.
+    async fn settle(&mut self) {
+        let began = Instant::now();
+        let mut backoff = Backoff::up_to(LONGEST_PAUSE);
+        for attempt in 1.. {
+            let time_left = self.work.patience().saturating_sub(began.elapsed());
+            match self.call(time_left.min(ATTEMPT_TIMEOUT)).await {
+                Ok(verdicts) => self.sort_out(&verdicts),
+                Err(error) if may_pass(&error) => {}
+                Err(_) => {
+                    self.give_up();
+                    self.give_up_pending();
+                }
+            }
+            if self.left.is_empty() {
+                return;
+            }
+            let pause = backoff.pause();
+            if attempt >= self.work.attempts() || began.elapsed() + pause >= self.work.patience() {
+                self.give_up();
+                if self.lane().last_progress.get().elapsed() >= self.work.patience() {
+                    self.give_up_pending();
+                }
+                return;
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn call(&self, limit: Duration) -> Result<Vec<Verdict>, Error> {
+        if self.work == Work::Release {
+            self.extensions_to_end().await;
+        }
+        let body = {
+            let receipts = self.engine.receipts.borrow();
+            let handles = self
+                .left
+                .iter()
+                .map(|receipt| receipts.handle(*receipt).unwrap_or(""));
+            batch_request(
+                self.remote.queue.url().as_str(),
+                handles,
+                self.work.visibility_timeout(),
+            )
+        };
+        let client = &self.remote.client;
+        let answer = client.call(self.work.action(), body, limit).await?;
+        batch_answer(&answer, self.left.len())
+    }
+
+    /// An extension that is carried out after a release would hide the message again.
+    async fn extensions_to_end(&self) {
+        let is_running = || {
+            let receipts = self.engine.receipts.borrow();
+            self.left
+                .iter()
+                .any(|receipt| receipts.is_being_extended(*receipt))
+        };
+        while is_running() {
+            self.engine.extension_ended.notified().await;
+        }
+    }
+
+    fn sort_out(&mut self, verdicts: &[Verdict]) {
+        let (mut done, mut refused) = (0, 0);
+        let mut verdicts = verdicts.iter();
+        self.left.retain(|receipt| {
+            match verdicts.next() {
+                Some(Verdict::Done) => done += 1,
+                Some(Verdict::Refused) => refused += 1,
+                Some(Verdict::Again) | None => return true,
+            }
+            self.engine.receipts.borrow_mut().forget(*receipt);
+            false
+        });
+        if done > 0 {
+            self.lane().last_progress.set(Instant::now());
+        }
+        self.report(done, refused);
+    }
+
+    fn give_up(&mut self) {
+        let given_up = std::mem::take(&mut self.left);
+        self.abandon(&given_up);
+    }
+
+    fn give_up_pending(&self) {
+        let given_up: Vec<Receipt> = self.lane().pending.borrow_mut().drain(..).collect();
+        self.abandon(&given_up);
+    }
+
+    fn abandon(&self, receipts: &[Receipt]) {
+        for receipt in receipts {
+            self.engine.receipts.borrow_mut().forget(*receipt);
+        }
+        self.report(0, receipts.len());
+    }
+
+    fn report(&self, done: usize, failed: usize) {
+        if self.work == Work::Delete {
+            let observer = self.remote.queue.observer();
+            if done > 0 {
+                observer.deleted(done as u64);
+            }
+            if failed > 0 {
+                observer.delete_failed(failed as u64);
+            }
+        }
+        self.engine.settled(done + failed);
+    }
+
+    fn lane(&self) -> &Lane {
+        self.work.lane(&self.remote)
+    }
+}
+
+/// The thread ends in the middle of the call: what is left may have been settled, but nobody knows.
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+/// Whether to call again. A stranger's answer is likely a proxy's, and passes.
+fn may_pass(error: &Error) -> bool {
+    error.is_transient() || error.kind == ErrorKind::NotSqs
+}

@@ -1,0 +1,457 @@
+//! An SQS of the test's own: a queue in memory behind SQS' JSON protocol, and a script that may make any call
+//! go wrong.
+#![allow(dead_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod reader;
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// One call as the server saw it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// `ReceiveMessage` and so on.
+    pub action: String,
+    pub body: Value,
+    pub authorization: String,
+    /// 0 for the first call of its action.
+    pub number: usize,
+    pub at: Instant,
+}
+
+impl Call {
+    pub fn entries(&self) -> usize {
+        self.body["Entries"].as_array().map_or(0, Vec::len)
+    }
+}
+
+/// What the script does to a call.
+pub enum Fault {
+    /// Answers this instead of carrying the call out.
+    Answer(u16, String),
+    /// Carries it out, and answers this instead of what came of it.
+    CarryOutButAnswer(u16, String),
+    /// Never answers.
+    Hang,
+    /// Closes the connection without an answer.
+    Reset,
+    /// Carries it out and closes the connection instead of answering.
+    CarryOutAndReset,
+    /// Carries it out after a while.
+    Late(Duration),
+    /// These entries of a batch (by place) fail with this code, through the sender's fault or not.
+    FailEntries(Vec<usize>, &'static str, bool),
+    /// The answer mentions no entry at all.
+    MentionNothing,
+}
+
+pub fn error(code: &str) -> String {
+    json!({"__type": format!("com.amazonaws.sqs#{code}"), "message": "as scripted"}).to_string()
+}
+
+type Script = Box<dyn FnMut(&Call) -> Option<Fault> + Send>;
+
+pub struct Server {
+    pub port: u16,
+    state: Arc<Mutex<State>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    messages: Vec<Message>,
+    calls: Vec<Call>,
+    script: Option<Script>,
+    polls: usize,
+    most_polls: usize,
+    handles: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub id: usize,
+    pub body: String,
+    pub group: Option<String>,
+    pub visible_at: Instant,
+    pub receive_count: u32,
+    pub handle: Option<String>,
+    pub deleted: bool,
+}
+
+impl Message {
+    pub fn is_visible(&self) -> bool {
+        !self.deleted && self.visible_at <= Instant::now()
+    }
+}
+
+impl Server {
+    pub fn start() -> Server {
+        let state = Arc::new(Mutex::new(State::default()));
+        let (tell_port, port) = std::sync::mpsc::channel();
+        let (stop, stopped) = oneshot::channel();
+        let thread = {
+            let state = state.clone();
+            thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                runtime.block_on(async move {
+                    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                    tell_port
+                        .send(listener.local_addr().unwrap().port())
+                        .unwrap();
+                    tokio::select! {
+                        () = accept(listener, state) => {}
+                        _ = stopped => {}
+                    }
+                });
+                runtime.shutdown_background();
+            })
+        };
+        Server {
+            port: port.recv().unwrap(),
+            state,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/000000000000/login-queue", self.port)
+    }
+
+    pub fn fifo_url(&self) -> String {
+        format!("{}.fifo", self.url())
+    }
+
+    pub fn script(&self, script: impl FnMut(&Call) -> Option<Fault> + Send + 'static) {
+        self.state.lock().unwrap().script = Some(Box::new(script));
+    }
+
+    pub fn send(&self, count: usize) {
+        for _ in 0..count {
+            self.send_to_group(None);
+        }
+    }
+
+    pub fn send_to_group(&self, group: Option<&str>) {
+        let mut state = self.state.lock().unwrap();
+        let id = state.messages.len();
+        state.messages.push(Message {
+            id,
+            body: format!("body \"{id}\""),
+            group: group.map(str::to_owned),
+            visible_at: Instant::now(),
+            receive_count: 0,
+            handle: None,
+            deleted: false,
+        });
+    }
+
+    pub fn messages(&self) -> Vec<Message> {
+        self.state.lock().unwrap().messages.clone()
+    }
+
+    pub fn visible(&self) -> usize {
+        self.messages()
+            .iter()
+            .filter(|message| message.is_visible())
+            .count()
+    }
+
+    pub fn deleted(&self) -> usize {
+        self.messages()
+            .iter()
+            .filter(|message| message.deleted)
+            .count()
+    }
+
+    pub fn calls(&self, action: &str) -> Vec<Call> {
+        let state = self.state.lock().unwrap();
+        state
+            .calls
+            .iter()
+            .filter(|call| call.action == action)
+            .cloned()
+            .collect()
+    }
+
+    /// Most ReceiveMessage calls that were in flight at one time.
+    pub fn most_polls(&self) -> usize {
+        self.state.lock().unwrap().most_polls
+    }
+
+    pub fn polls(&self) -> usize {
+        self.state.lock().unwrap().polls
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            return;
+        };
+        stream.set_nodelay(true).unwrap();
+        let state = state.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(state.clone(), request));
+            let _ = http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+/// The connection is closed when the service fails.
+#[derive(Debug)]
+struct Closed;
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        formatter.write_str("closed")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+impl From<Infallible> for Closed {
+    fn from(never: Infallible) -> Closed {
+        match never {}
+    }
+}
+
+async fn answer(
+    state: Arc<Mutex<State>>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Closed> {
+    let header = |name: &str| {
+        let value = request
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap());
+        value.unwrap_or("").to_owned()
+    };
+    let action = header("x-amz-target").replace("AmazonSQS.", "");
+    let authorization = header("authorization");
+    let body = request
+        .into_body()
+        .collect()
+        .await
+        .map_err(|_| Closed)?
+        .to_bytes();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let (call, fault) = state.lock().unwrap().note(action, body, authorization);
+    match fault {
+        None => Ok(ok(carry_out(&state, &call).await)),
+        Some(Fault::Answer(status, text)) => Ok(with_status(status, text)),
+        Some(Fault::CarryOutButAnswer(status, text)) => {
+            carry_out(&state, &call).await;
+            Ok(with_status(status, text))
+        }
+        Some(Fault::Hang) => pending().await,
+        Some(Fault::Reset) => Err(Closed),
+        Some(Fault::CarryOutAndReset) => {
+            carry_out(&state, &call).await;
+            Err(Closed)
+        }
+        Some(Fault::Late(delay)) => {
+            tokio::time::sleep(delay).await;
+            Ok(ok(carry_out(&state, &call).await))
+        }
+        Some(Fault::FailEntries(places, code, sender_fault)) => {
+            let failing: HashSet<String> = places.iter().map(ToString::to_string).collect();
+            Ok(ok(state.lock().unwrap().batch(
+                &call,
+                &failing,
+                code,
+                sender_fault,
+            )))
+        }
+        Some(Fault::MentionNothing) => Ok(ok(json!({}))),
+    }
+}
+
+fn ok(body: Value) -> Response<Full<Bytes>> {
+    with_status(200, body.to_string())
+}
+
+fn with_status(status: u16, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
+}
+
+async fn carry_out(state: &Arc<Mutex<State>>, call: &Call) -> Value {
+    if call.action != "ReceiveMessage" {
+        return state
+            .lock()
+            .unwrap()
+            .batch(call, &HashSet::new(), "", false);
+    }
+    let _poll = PollInFlight::begin(state.clone());
+    let number = |name: &str| call.body[name].as_u64().unwrap();
+    let until = Instant::now() + Duration::from_secs(number("WaitTimeSeconds"));
+    let visibility = Duration::from_secs(number("VisibilityTimeout"));
+    loop {
+        let messages = state
+            .lock()
+            .unwrap()
+            .receive(number("MaxNumberOfMessages") as usize, visibility);
+        if !messages.is_empty() {
+            return json!({ "Messages": messages });
+        }
+        if Instant::now() >= until {
+            return json!({});
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+struct PollInFlight(Arc<Mutex<State>>);
+
+impl PollInFlight {
+    fn begin(state: Arc<Mutex<State>>) -> PollInFlight {
+        {
+            let mut state = state.lock().unwrap();
+            state.polls += 1;
+            state.most_polls = state.most_polls.max(state.polls);
+        }
+        PollInFlight(state)
+    }
+}
+
+impl Drop for PollInFlight {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().polls -= 1;
+    }
+}
+
+impl State {
+    fn note(
+        &mut self,
+        action: String,
+        body: Value,
+        authorization: String,
+    ) -> (Call, Option<Fault>) {
+        let number = self
+            .calls
+            .iter()
+            .filter(|call| call.action == action)
+            .count();
+        let call = Call {
+            action,
+            body,
+            authorization,
+            number,
+            at: Instant::now(),
+        };
+        self.calls.push(call.clone());
+        let fault = self.script.as_mut().and_then(|script| script(&call));
+        (call, fault)
+    }
+
+    fn receive(&mut self, most: usize, visibility: Duration) -> Vec<Value> {
+        let now = Instant::now();
+        let blocked: HashSet<String> = self
+            .messages
+            .iter()
+            .filter(|message| !message.deleted && message.visible_at > now)
+            .filter_map(|message| message.group.clone())
+            .collect();
+        let handles = &mut self.handles;
+        self.messages
+            .iter_mut()
+            .filter(|message| message.is_visible())
+            .filter(|message| {
+                message
+                    .group
+                    .as_ref()
+                    .is_none_or(|group| !blocked.contains(group))
+            })
+            .take(most)
+            .map(|message| {
+                *handles += 1;
+                let handle = format!("handle-{}-{handles}", message.id);
+                message.receive_count += 1;
+                message.visible_at = now + visibility;
+                message.handle = Some(handle.clone());
+                json!({
+                    "MessageId": message.id.to_string(),
+                    "ReceiptHandle": handle,
+                    "Body": message.body,
+                    "Attributes": {
+                        "SentTimestamp": "1700000000000",
+                        "ApproximateReceiveCount": message.receive_count.to_string(),
+                        "MessageGroupId": message.group,
+                    },
+                })
+            })
+            .collect()
+    }
+
+    fn batch(
+        &mut self,
+        call: &Call,
+        failing: &HashSet<String>,
+        code: &str,
+        sender_fault: bool,
+    ) -> Value {
+        let now = Instant::now();
+        let (mut successful, mut failed) = (Vec::new(), Vec::new());
+        let mut ids = HashSet::new();
+        let entries = call.body["Entries"].as_array().unwrap();
+        assert!(entries.len() <= 10);
+        for entry in entries {
+            let id = entry["Id"].as_str().unwrap();
+            assert!(ids.insert(id), "entry ids must be distinct");
+            let handle = entry["ReceiptHandle"].as_str().unwrap();
+            if failing.contains(id) {
+                failed.push(json!({"Id": id, "Code": code, "SenderFault": sender_fault}));
+                continue;
+            }
+            let message = self
+                .messages
+                .iter_mut()
+                .find(|message| message.handle.as_deref() == Some(handle));
+            match message {
+                Some(message) if !message.deleted => {
+                    match entry["VisibilityTimeout"].as_u64() {
+                        Some(seconds) => message.visible_at = now + Duration::from_secs(seconds),
+                        None => message.deleted = true,
+                    }
+                    successful.push(json!({ "Id": id }));
+                }
+                _ => failed
+                    .push(json!({"Id": id, "Code": "ReceiptHandleIsInvalid", "SenderFault": true})),
+            }
+        }
+        json!({"Successful": successful, "Failed": failed})
+    }
+}

@@ -1,0 +1,18 @@
+REVOKE ALL ON FUNCTION sqs_ingest(text, integer, integer) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE sqs_drain(text, integer, bigint) FROM PUBLIC;
+
+COMMENT ON FUNCTION sqs_ingest(text, integer, integer) IS
+    'Receive up to n messages from an SQS queue, insert them into user_logins, return the number of rows';
+COMMENT ON PROCEDURE sqs_drain(text, integer, bigint) IS
+    'Receive from an SQS queue until it is empty and insert into user_logins, committing after each batch';
+COMMENT ON FUNCTION sqs_check_user_logins() IS
+    'Raise an error if user_logins cannot take rows from the current user, as every ingest does before it receives';
+
+-- A table that was there before is adopted, or refused with a message that says why.
+DO $$
+BEGIN
+    IF pg_catalog.to_regclass('@extschema@.user_logins') IS NOT NULL THEN
+        PERFORM @extschema@.sqs_check_user_logins();
+    END IF;
+END
+$$;

@@ -1,0 +1,265 @@
+//! Every failure of ours, and what Postgres' users see of it: SQLSTATE, message, DETAIL, HINT.
+
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
+use pgrx::pg_sys::panic::ErrorReport;
+use queue::{ErrorKind, InvalidEndpoint, InvalidQueueUrl};
+
+/// What a call can fail with, other than by an error of Postgres' own.
+#[derive(Debug)]
+pub enum Failure {
+    /// An argument is NULL.
+    NullArgument(&'static str),
+    /// An argument is out of its range.
+    OutOfRange {
+        argument: &'static str,
+        value: i64,
+        range: &'static str,
+    },
+    /// The text is no queue URL.
+    NotAQueueUrl(InvalidQueueUrl),
+    /// `endpoint_url` or `region` cannot be used.
+    BadEndpoint(InvalidEndpoint),
+    /// `allowed_queues` does not have it.
+    QueueNotAllowed { queue: String },
+    /// The file that `mask_key_file` names cannot be read.
+    MaskKeyUnreadable { file: String, why: std::io::Error },
+    /// The key is too short to keep anything secret.
+    MaskKeyTooShort {
+        file: String,
+        bytes: usize,
+        least: usize,
+    },
+    /// The extension is not in this database.
+    NotInstalled,
+    /// There is no `user_logins`.
+    NoTable { table: String },
+    /// `user_logins` cannot take our rows.
+    Misshapen { table: String, problem: String },
+    /// The caller may not insert.
+    NoInsertRight { table: String },
+    /// `sqs_drain` was called where it may not commit.
+    CannotCommit,
+    /// PREPARE TRANSACTION after an ingest.
+    CannotPrepare,
+    /// The I/O thread could not be started.
+    NoIoThread(std::io::Error),
+    /// SQS refused or could not be reached.
+    Sqs {
+        queue: String,
+        host: String,
+        error: queue::Error,
+    },
+}
+
+impl From<InvalidQueueUrl> for Failure {
+    fn from(error: InvalidQueueUrl) -> Failure {
+        Failure::NotAQueueUrl(error)
+    }
+}
+
+impl From<InvalidEndpoint> for Failure {
+    fn from(error: InvalidEndpoint) -> Failure {
+        Failure::BadEndpoint(error)
+    }
+}
+
+impl From<Failure> for ErrorReport {
+    #[track_caller]
+    fn from(failure: Failure) -> ErrorReport {
+        let Said {
+            code,
+            message,
+            detail,
+            hint,
+        } = said(failure);
+        let mut report = ErrorReport::new(code, message, "user_logins_sqs");
+        if let Some(detail) = detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = hint {
+            report = report.set_hint(hint);
+        }
+        report
+    }
+}
+
+struct Said {
+    code: PgSqlErrorCode,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+}
+
+impl Said {
+    fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Said {
+        Said {
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    fn detail(self, detail: impl Into<String>) -> Said {
+        Said {
+            detail: Some(detail.into()),
+            ..self
+        }
+    }
+
+    fn hint(self, hint: impl Into<String>) -> Said {
+        Said {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+}
+
+fn said(failure: Failure) -> Said {
+    use Failure::*;
+    use PgSqlErrorCode::*;
+    match failure {
+        NullArgument(argument) => Said::new(ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{argument} must not be NULL"))
+            .hint("Call it as sqs_ingest('<queue url>', <most messages to receive>)."),
+        OutOfRange { argument, value, range } => {
+            Said::new(ERRCODE_INVALID_PARAMETER_VALUE, format!("{argument} is out of range: {value}"))
+                .hint(format!("It must be {range}."))
+        }
+        NotAQueueUrl(why) => Said::new(ERRCODE_INVALID_PARAMETER_VALUE, "not the URL of an SQS queue")
+            .detail(why.to_string())
+            .hint(
+                "A queue URL looks like https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue; \
+                 \"aws sqs get-queue-url --queue-name login-queue\" prints it.",
+            ),
+        BadEndpoint(why) => {
+            Said::new(ERRCODE_INVALID_PARAMETER_VALUE, "user_logins_sqs.endpoint_url or region cannot be used")
+                .detail(why.to_string())
+                .hint("An endpoint is a scheme and a host, such as https://sqs.eu-west-1.amazonaws.com.")
+        }
+        QueueNotAllowed { queue } => {
+            Said::new(ERRCODE_INSUFFICIENT_PRIVILEGE, format!("queue \"{queue}\" is not allowed here"))
+                .detail("No pattern in user_logins_sqs.allowed_queues matches its URL.")
+                .hint("A superuser can add it to user_logins_sqs.allowed_queues.")
+        }
+        MaskKeyUnreadable { file, why } => {
+            Said::new(ERRCODE_UNDEFINED_FILE, format!("could not read mask key file \"{file}\": {why}"))
+                .detail("Nothing was received: masks made without the key would not match those made with it.")
+                .hint("user_logins_sqs.mask_key_file must name a file that the server's operating-system user can read.")
+        }
+        MaskKeyTooShort { file, bytes, least } => Said::new(
+            ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("the key in mask key file \"{file}\" is too short: {bytes} bytes"),
+        )
+        .detail(format!("At least {least} bytes are needed."))
+        .hint("\"openssl rand -hex 32\" makes a good one."),
+        NotInstalled => {
+            Said::new(ERRCODE_UNDEFINED_OBJECT, "extension \"user_logins_sqs\" is not installed in this database")
+                .hint("Use CREATE EXTENSION user_logins_sqs.")
+        }
+        NoTable { table } => Said::new(ERRCODE_UNDEFINED_TABLE, format!("table {table} does not exist"))
+            .detail("The rows of ingested messages go there. Nothing was received.")
+            .hint(format!("Create it with: {}", crate::ingest::target::create_table(&table))),
+        Misshapen { table, problem } => {
+            Said::new(ERRCODE_DATATYPE_MISMATCH, format!("table {table} cannot take logins"))
+                .detail(problem)
+                .hint(format!(
+                    "It needs the columns of: {} More columns are fine if they have defaults.",
+                    crate::ingest::target::create_table(&table)
+                ))
+        }
+        NoInsertRight { table } => {
+            Said::new(ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for table {table}"))
+                .detail("Rows are inserted with the rights of the caller. Nothing was received.")
+                .hint(format!("The table's owner can GRANT INSERT ON {table} TO the role."))
+        }
+        CannotCommit => Said::new(
+            ERRCODE_INVALID_TRANSACTION_TERMINATION,
+            "sqs_drain cannot run inside a transaction block, a function or an EXCEPTION block",
+        )
+        .detail("It commits after each batch. Nothing was received.")
+        .hint("CALL it on its own, or use sqs_ingest, which is part of your transaction."),
+        CannotPrepare => Said::new(
+            ERRCODE_FEATURE_NOT_SUPPORTED,
+            "cannot PREPARE a transaction that has ingested messages",
+        )
+        .detail("Its messages are deleted when it commits, by this session; a prepared one may be committed by another.")
+        .hint("Use COMMIT."),
+        NoIoThread(why) => {
+            Said::new(ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start the I/O thread: {why}"))
+                .hint("The limit on processes and threads of the server's operating-system user may be reached.")
+        }
+        Sqs { queue, host, error } => sqs(&queue, &host, error),
+    }
+}
+
+fn sqs(queue: &str, host: &str, error: queue::Error) -> Said {
+    use PgSqlErrorCode::*;
+    let (code, message, hint) = match error.kind {
+        ErrorKind::Unreachable => (
+            ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+            format!("could not reach \"{host}\""),
+            "Check the queue URL, user_logins_sqs.endpoint_url, and that this server may connect to that host and port.",
+        ),
+        ErrorKind::Tls => (
+            ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+            format!("could not make a secure connection to \"{host}\""),
+            "The server needs the certificates of the authorities that it trusts (Debian: package ca-certificates).",
+        ),
+        ErrorKind::TimedOut => (
+            ERRCODE_CONNECTION_FAILURE,
+            format!("\"{host}\" did not answer in time"),
+            "Nothing is lost: what may have been received comes back after its visibility timeout. Try again.",
+        ),
+        ErrorKind::NoSuchQueue => (
+            ERRCODE_UNDEFINED_OBJECT,
+            format!("queue \"{queue}\" does not exist"),
+            "Check account, region and name in the queue URL.",
+        ),
+        ErrorKind::AccessDenied => (
+            ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("access to queue \"{queue}\" denied"),
+            "The server's AWS identity needs sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility.",
+        ),
+        ErrorKind::NoCredentials => (
+            ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+            "no AWS credentials found".to_owned(),
+            "Give the server's operating-system user credentials: an instance or task role, a profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in its environment.",
+        ),
+        ErrorKind::BadCredentials => (
+            ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+            format!("\"{host}\" did not accept the AWS credentials"),
+            "Check that they are current, that the region is right, and that this machine's clock is.",
+        ),
+        ErrorKind::Throttled => (
+            ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            format!("queue \"{queue}\" is throttled"),
+            "Lower user_logins_sqs.receive_concurrency or try again later.",
+        ),
+        ErrorKind::OverLimit => (
+            ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            format!("queue \"{queue}\" has too many messages in flight"),
+            "Commit smaller batches (sqs_drain does), or wait until other consumers have deleted theirs.",
+        ),
+        ErrorKind::Unavailable => (
+            ERRCODE_SYSTEM_ERROR,
+            format!("\"{host}\" is unavailable"),
+            "Nothing is lost. Try again later.",
+        ),
+        ErrorKind::NotSqs => (
+            ERRCODE_PROTOCOL_VIOLATION,
+            format!("\"{host}\" does not answer as SQS does"),
+            "Check the queue URL and user_logins_sqs.endpoint_url; a proxy may be in the way.",
+        ),
+        ErrorKind::Refused => (
+            ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION,
+            format!("\"{host}\" refused the request"),
+            "The DETAIL is what it said.",
+        ),
+        ErrorKind::Internal => (
+            ERRCODE_INTERNAL_ERROR,
+            "the I/O thread failed".to_owned(),
+            "Nothing is lost. A new session starts a new one; please report this.",
+        ),
+    };
+    Said::new(code, message).detail(error.detail).hint(hint)
+}

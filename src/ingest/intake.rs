@@ -1,0 +1,112 @@
+//! The backend's end of the channel from the I/O thread. It outlives transactions.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use pgrx::check_for_interrupts;
+use queue::{Inlet, Next, Receive};
+
+use super::message::{Decoded, Message, Taken};
+use super::receipts;
+use super::source::Source;
+use crate::errors::Failure;
+use crate::io;
+use crate::pg::latch;
+
+/// Messages on their way to become rows.
+pub struct Intake {
+    inlet: Inlet<Decoded>,
+    waiting: VecDeque<Message>,
+    ended: bool,
+}
+
+impl Intake {
+    /// Starts receiving from `source`.
+    ///
+    /// # Errors
+    /// [`Failure::NoIoThread`].
+    pub fn open(source: &Source, how: Receive) -> Result<Intake, Failure> {
+        let decoder = source.decoder();
+        let inlet =
+            io::with(|io| io.receive(source.queue(), how, move |body| decoder.decode(body)))?;
+        Ok(Intake {
+            inlet,
+            waiting: VecDeque::new(),
+            ended: false,
+        })
+    }
+
+    /// Waits until `enough` messages are here, `until` has come, or no more will come; interrupts are handled
+    /// meanwhile. What is here can then be [taken](Intake::take).
+    ///
+    /// # Errors
+    /// What the queue said, once its retries are used up.
+    pub fn fill(&mut self, enough: usize, until: Option<Instant>) -> Result<(), queue::Error> {
+        check_for_interrupts!();
+        while !self.ended && self.waiting.len() < enough {
+            let fd = match io::with(|io| {
+                io.acknowledge();
+                io.fd()
+            }) {
+                Ok(fd) => fd,
+                Err(_) => return Ok(()),
+            };
+            if self.collect(enough)? {
+                continue;
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                break;
+            }
+            latch::wait_readable(fd, left);
+        }
+        Ok(())
+    }
+
+    /// Takes at most `most` messages, in the order in which they came.
+    pub fn take(&mut self, most: usize) -> Taken {
+        let mut taken = Taken::default();
+        self.take_into(&mut taken, most);
+        taken
+    }
+
+    /// Takes at most `most` messages to those taken before.
+    pub fn take_into(&mut self, taken: &mut Taken, most: usize) {
+        let count = most.min(self.waiting.len());
+        taken.extend(self.waiting.drain(..count));
+    }
+
+    /// Whether no more will come: the limit is reached, or a poll came back empty.
+    pub fn ended(&self) -> bool {
+        self.ended && self.waiting.is_empty()
+    }
+
+    /// Collects what is there. False: nothing more is there now, and there was not enough.
+    fn collect(&mut self, enough: usize) -> Result<bool, queue::Error> {
+        while self.waiting.len() < enough {
+            match self.inlet.next() {
+                Next::Messages(messages) => {
+                    self.waiting.extend(messages.into_iter().map(Message::from))
+                }
+                Next::Nothing => return Ok(false),
+                Next::End(_) => {
+                    self.ended = true;
+                    return Ok(true);
+                }
+                Next::Failed(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        receipts::release(
+            self.waiting
+                .drain(..)
+                .map(|message| message.receipt)
+                .collect(),
+        );
+    }
+}

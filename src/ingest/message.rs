@@ -1,0 +1,149 @@
+//! A message as it reaches the backend: masked, or rejected already.
+
+use std::sync::Arc;
+
+use login::MaskedLogin;
+use queue::{Receipt, Received};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::receipts;
+use super::rejection::Rejected;
+
+const MICROSECONDS_FROM_1970_TO_2000: i64 = 946_684_800_000_000;
+const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
+
+/// What decoding makes of a body.
+pub type Decoded = Result<MaskedLogin, login::Rejection>;
+
+/// A message that was received.
+pub struct Message {
+    /// The right to delete it.
+    pub receipt: Receipt,
+    /// Its id, as SQS wrote it.
+    pub id: Box<str>,
+    /// Its group, in a FIFO queue.
+    pub group: Option<Arc<str>>,
+    /// What becomes of it.
+    pub content: Result<Row, Rejected>,
+}
+
+/// Messages taken from the channel. Those whose fate is not [decided](Taken::decided) when it is dropped, as on the
+/// way of an error, are released.
+#[derive(Default)]
+pub struct Taken(Vec<Message>);
+
+impl Taken {
+    /// Messages, in the order of their arrival.
+    pub fn messages(&self) -> &[Message] {
+        &self.0
+    }
+
+    /// Adds messages that came later.
+    pub fn extend(&mut self, messages: impl Iterator<Item = Message>) {
+        self.0.extend(messages);
+    }
+
+    /// The transaction that they were written in will decide, or has.
+    pub fn decided(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        receipts::release(self.0.drain(..).map(|message| message.receipt).collect());
+    }
+}
+
+/// A masked login and where it came from: all that a row and its ledger entry need.
+pub struct Row {
+    /// Its place in the ledger.
+    pub key: Key,
+    /// What it says.
+    pub login: MaskedLogin,
+}
+
+/// The ledger's key. A redelivery carries the same time of sending, so the pair is as exact as the id alone, and
+/// new entries go to the right edge of the index.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Key {
+    /// Microseconds since 2000-01-01 UTC, as a `timestamptz` has them.
+    pub sent_at: i64,
+    /// The message id.
+    pub message_id: [u8; 16],
+}
+
+impl Key {
+    /// The UTC day of sending, in days since 2000-01-01, as a `date` has them.
+    pub fn day(&self) -> i32 {
+        // A timestamptz holds fewer than 2^31 days.
+        self.sent_at.div_euclid(MICROSECONDS_A_DAY) as i32
+    }
+}
+
+impl From<Received<Decoded>> for Message {
+    fn from(received: Received<Decoded>) -> Message {
+        let key = received
+            .sent_at
+            .and_then(|sent_at| key(sent_at, &received.message_id));
+        let content = match (received.content, key) {
+            (Ok(login), Some(key)) => Ok(Row { key, login }),
+            (Ok(_), None) => Err(Rejected::no_time_of_sending()),
+            (Err(rejection), _) => Err(Rejected::from(rejection)),
+        };
+        Message {
+            receipt: received.receipt,
+            id: received.message_id,
+            group: received.group,
+            content,
+        }
+    }
+}
+
+/// `sent_at` in milliseconds since 1970.
+fn key(sent_at: i64, message_id: &str) -> Option<Key> {
+    let sent_at = sent_at
+        .checked_mul(1_000)?
+        .checked_sub(MICROSECONDS_FROM_1970_TO_2000)?;
+    Some(Key {
+        sent_at,
+        message_id: id_bytes(message_id),
+    })
+}
+
+/// SQS' message ids are UUIDs, though its documentation promises no more than 100 characters: another server's are
+/// brought to the same size by a hash.
+fn id_bytes(message_id: &str) -> [u8; 16] {
+    match Uuid::try_parse(message_id) {
+        Ok(uuid) => uuid.into_bytes(),
+        Err(_) => {
+            let digest = Sha256::digest(message_id.as_bytes());
+            std::array::from_fn(|i| digest[i])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_day_is_that_of_utc_even_before_2000() {
+        let day = |millis| key(millis, "x").map(|key| key.day());
+        assert_eq!(day(946_684_800_000), Some(0));
+        assert_eq!(day(946_684_799_999), Some(-1));
+        assert_eq!(day(946_684_800_000 + 86_400_000), Some(1));
+    }
+
+    #[test]
+    fn ids_that_are_no_uuids_stay_apart() {
+        assert_ne!(id_bytes("one"), id_bytes("two"));
+        assert_eq!(id_bytes("219f8380-5770-4cc2-8c3e-5c715e145f5e")[0], 0x21);
+    }
+
+    #[test]
+    fn a_time_that_no_clock_shows_is_no_key() {
+        assert_eq!(key(i64::MAX, "x"), None);
+    }
+}

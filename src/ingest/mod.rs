@@ -1,0 +1,22 @@
+//! The one loop behind every way to ingest: channel → ledger → `user_logins` → commit → delete.
+//!
+//! [`Intake`] is the end of the channel that the backend holds; it outlives transactions. [`Writer`] turns messages
+//! into rows inside the current transaction. [`receipts`] sees to it that only what commits is deleted.
+
+mod intake;
+mod message;
+mod receipts;
+mod rejection;
+mod source;
+mod statements;
+pub mod target;
+mod writer;
+
+pub use intake::Intake;
+pub use receipts::AtAbort;
+pub use source::Source;
+pub use target::Target;
+pub use writer::{Tally, Writer};
+
+/// Messages in a chunk: inserting is fastest around a thousand rows a statement.
+pub const CHUNK: usize = 1_000;

@@ -1,0 +1,176 @@
+//! Where rows go: `user_logins` and our own tables, found and checked before anything is received.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys::{self, Oid};
+
+use crate::errors::Failure;
+use crate::pg::relation::{self, Column};
+
+/// The name of the extension.
+pub const EXTENSION: &CStr = c"user_logins_sqs";
+
+/// The tables of one ingest, as our statements name them: with their schema, quoted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Where rows go, with the rights of the caller.
+    pub user_logins: String,
+    /// The ids of messages that are rows already.
+    pub ledger: String,
+    /// The messages that cannot become rows.
+    pub rejected: String,
+    /// The role that our own tables belong to and are written as.
+    pub owner: Oid,
+}
+
+impl Target {
+    /// Finds the tables and checks that the current user may insert and that `user_logins` can take our rows.
+    ///
+    /// # Errors
+    /// Whatever would make a later INSERT fail for every row alike. A read-only transaction or a standby is an error
+    /// of Postgres' own.
+    pub fn check() -> Result<Target, Failure> {
+        refuse_read_only();
+        let schema = relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?;
+        let ledger = relation::find(schema, c"sqs_ledger").ok_or(Failure::NotInstalled)?;
+        check_user_logins(schema)?;
+        Ok(Target {
+            user_logins: relation::qualified_name(schema, c"user_logins"),
+            ledger: relation::qualified_name(schema, c"sqs_ledger"),
+            rejected: relation::qualified_name(schema, c"sqs_rejected"),
+            owner: relation::owner(ledger),
+        })
+    }
+}
+
+fn refuse_read_only() {
+    // SAFETY: raise an error or do nothing.
+    unsafe {
+        pg_sys::PreventCommandDuringRecovery(c"sqs_ingest()".as_ptr());
+        pg_sys::PreventCommandIfReadOnly(c"sqs_ingest()".as_ptr());
+    }
+}
+
+/// Checks that `user_logins`, beside the extension, can take our rows from the current user.
+///
+/// # Errors
+/// [`Failure::NoTable`], [`Failure::Misshapen`], [`Failure::NoInsertRight`].
+pub fn check_current() -> Result<(), Failure> {
+    check_user_logins(relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?)
+}
+
+/// Checks that the `user_logins` in `schema` can take our rows from the current user.
+fn check_user_logins(schema: Oid) -> Result<(), Failure> {
+    let table = relation::qualified_name(schema, c"user_logins");
+    let Some(user_logins) = relation::find(schema, c"user_logins") else {
+        return Err(Failure::NoTable { table });
+    };
+    let columns = relation::columns(user_logins);
+    let ours = match our_columns(&columns) {
+        Ok(ours) => ours,
+        Err(problem) => return Err(Failure::Misshapen { table, problem }),
+    };
+    if !relation::may_insert(user_logins, &ours) {
+        return Err(Failure::NoInsertRight { table });
+    }
+    if !relation::takes_insert(user_logins) {
+        let problem = "Rows cannot be inserted into it.".to_owned();
+        return Err(Failure::Misshapen { table, problem });
+    }
+    Ok(())
+}
+
+/// The statement that makes `table` as we want it.
+pub fn create_table(table: &str) -> String {
+    let columns: Vec<String> = COLUMNS
+        .iter()
+        .map(|(name, wanted)| format!("{name} {}", wanted.sql()))
+        .collect();
+    format!("CREATE TABLE {table} ({});", columns.join(", "))
+}
+
+/// The columns that we insert into, in the order of our statements.
+const COLUMNS: [(&str, Wanted); 7] = [
+    ("user_id", Wanted::Text(128)),
+    ("device_type", Wanted::Text(32)),
+    ("masked_ip", Wanted::Text(256)),
+    ("masked_device_id", Wanted::Text(256)),
+    ("locale", Wanted::Text(32)),
+    ("app_version", Wanted::Integer),
+    ("create_date", Wanted::Date),
+];
+
+/// Masks are 64 characters: a column that holds them is wide enough, whatever the table's first design said.
+const MASK_LENGTH: i32 = 64;
+
+enum Wanted {
+    Text(i32),
+    Integer,
+    Date,
+}
+
+impl Wanted {
+    fn sql(&self) -> String {
+        match self {
+            Wanted::Text(length) => format!("varchar({length})"),
+            Wanted::Integer => "integer".to_owned(),
+            Wanted::Date => "date".to_owned(),
+        }
+    }
+
+    fn is_met_by(&self, column: &Column) -> bool {
+        match self {
+            Wanted::Text(length) => {
+                let least = if column.name.starts_with("masked_") {
+                    MASK_LENGTH
+                } else {
+                    *length
+                };
+                let is_text =
+                    column.base_type == pg_sys::TEXTOID || column.base_type == pg_sys::VARCHAROID;
+                is_text && column.length.is_none_or(|length| length >= least)
+            }
+            Wanted::Integer => {
+                [pg_sys::INT4OID, pg_sys::INT8OID, pg_sys::NUMERICOID].contains(&column.base_type)
+            }
+            Wanted::Date => column.base_type == pg_sys::DATEOID,
+        }
+    }
+}
+
+/// Picks our columns, or says in a sentence what is wrong with the first that is.
+fn our_columns(columns: &[Column]) -> Result<Vec<&Column>, String> {
+    if let Some(column) = columns
+        .iter()
+        .find(|column| column.required && !is_ours(column))
+    {
+        return Err(format!(
+            "Column \"{}\" is NOT NULL and has no default.",
+            column.name
+        ));
+    }
+    COLUMNS
+        .iter()
+        .map(|(name, wanted)| our_column(columns, name, wanted))
+        .collect()
+}
+
+fn is_ours(column: &Column) -> bool {
+    COLUMNS.iter().any(|(name, _)| *name == column.name)
+}
+
+fn our_column<'a>(
+    columns: &'a [Column],
+    name: &str,
+    wanted: &Wanted,
+) -> Result<&'a Column, String> {
+    match columns.iter().find(|column| column.name == name) {
+        None => Err(format!("Column \"{name}\" is missing.")),
+        Some(column) if column.generated => Err(format!("Column \"{name}\" is generated.")),
+        Some(column) if !wanted.is_met_by(column) => Err(format!(
+            "Column \"{name}\" is not of a type that holds every {}.",
+            wanted.sql()
+        )),
+        Some(column) => Ok(column),
+    }
+}

@@ -1,0 +1,46 @@
+//! Ingest login messages from Amazon SQS into Postgres.
+//!
+//! # Vocabulary
+//!
+//! - *message*: as SQS has it, body and attributes.
+//! - *login*: what the body of a message says, decoded. Holds raw `ip` and `device_id` and never leaves the I/O thread.
+//! - *masked login*: a row to be. The only thing that the backend thread gets to see.
+//! - *rejection*: a message that cannot become a row, and why.
+//! - *receipt handle*: the right to delete a message; a *receipt* stands for one that the I/O thread keeps.
+//! - *batch*: the messages of one transaction; a *chunk* is the part of it that one pair of statements writes.
+//! - *ledger*: the ids of the messages that have become rows, so that none does twice.
+//! - *visibility timeout*: how long SQS hides a message that somebody received.
+//!
+//! # The way of a message
+//!
+//! ```text
+//! queue URL ─► receive ─► decode ─► mask ─► insert ─► commit ─► delete
+//!              └──── I/O thread: raw PII lives and dies here ──┘ └─ backend thread ─┘  └ I/O thread ┘
+//! ```
+//!
+//! The crate `queue` receives and deletes, the crate `login` decodes and masks; neither knows of Postgres. This
+//! crate puts them together and owns the middle: [`ingest`]. Unsafe calls into Postgres have safe names in [`pg`].
+
+mod errors;
+mod ingest;
+mod io;
+mod notice;
+mod pg;
+mod settings;
+mod sqs_check_user_logins;
+mod sqs_drain;
+mod sqs_ingest;
+
+use pgrx::pg_guard;
+
+pgrx::pg_module_magic!(name, version);
+
+pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
+pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
+
+/// Called by Postgres when the library is loaded, which under `shared_preload_libraries` is in the postmaster:
+/// nothing here starts a thread or a runtime.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::init();
+}

@@ -1,0 +1,190 @@
+//! Errors that Postgres raised and we caught: their SQLSTATE, whole.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::fmt;
+
+use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
+use pgrx::{pg_guard, pg_sys};
+
+/// A SQLSTATE as Postgres packs it: five characters of six bits.
+///
+/// pgrx has names for the codes in `errcodes.txt` only and makes every other one XX000, but a trigger may raise
+/// any code it likes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SqlState(i32);
+
+impl SqlState {
+    /// The SQLSTATE `code`, of five characters.
+    #[cfg(test)]
+    fn named(code: &[u8; 5]) -> SqlState {
+        let packed = code
+            .iter()
+            .enumerate()
+            .map(|(i, c)| i32::from(c - b'0') << (6 * i))
+            .sum();
+        SqlState(packed)
+    }
+
+    fn characters(self) -> [u8; 5] {
+        // At most 6 bits are left after the mask, so the cast keeps them all.
+        std::array::from_fn(|i| ((self.0 >> (6 * i)) & 0x3f) as u8 + b'0')
+    }
+
+    /// Whether this is an error of the row at hand, which another row need not have: a bad value, a constraint,
+    /// something that a trigger raised. Every other error would meet each row alike.
+    ///
+    /// A class that `errcodes.txt` does not know can only come from a trigger of the user's.
+    pub fn blames_the_row(self) -> bool {
+        const OF_THE_ROW: [&[u8; 2]; 4] = [b"22", b"23", b"44", b"P0"];
+        const OF_THE_SERVER: [&[u8; 2]; 39] = [
+            b"00", b"01", b"02", b"03", b"08", b"09", b"0A", b"0B", b"0F", b"0L", b"0P", b"0Z",
+            b"10", b"20", b"21", b"24", b"25", b"26", b"27", b"28", b"2B", b"2D", b"2F", b"34",
+            b"38", b"39", b"3B", b"3D", b"3F", b"40", b"42", b"53", b"54", b"55", b"57", b"58",
+            b"72", b"F0", b"HV",
+        ];
+        let characters = self.characters();
+        let class = [characters[0], characters[1]];
+        let is_in = |classes: &[&[u8; 2]]| classes.iter().any(|&known| *known == class);
+        is_in(&OF_THE_ROW) || !(is_in(&OF_THE_SERVER) || &class == b"XX")
+    }
+
+    /// Whether this is an integrity-constraint violation, whose message names relation and constraint only.
+    pub fn is_constraint(self) -> bool {
+        &self.characters()[..2] == b"23"
+    }
+}
+
+impl From<pg_sys::errcodes::PgSqlErrorCode> for SqlState {
+    fn from(code: pg_sys::errcodes::PgSqlErrorCode) -> SqlState {
+        SqlState(code as i32)
+    }
+}
+
+impl fmt::Display for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.characters()
+            .iter()
+            .try_for_each(|&c| fmt::Write::write_char(f, char::from(c)))
+    }
+}
+
+/// An error that left a subtransaction.
+pub struct Caught {
+    error: CaughtError,
+    state: SqlState,
+}
+
+impl Caught {
+    /// `last_seen` is what [`Watch`] saw last while the error was on its way.
+    pub fn new(error: CaughtError, last_seen: Option<SqlState>) -> Caught {
+        let narrowed = SqlState::from(report(&error).sql_error_code());
+        let state = match error {
+            CaughtError::PostgresError(_) => last_seen.unwrap_or(narrowed),
+            CaughtError::ErrorReport(_) | CaughtError::RustPanic { .. } => narrowed,
+        };
+        Caught { error, state }
+    }
+
+    /// The SQLSTATE as it was raised.
+    pub fn state(&self) -> SqlState {
+        self.state
+    }
+
+    /// The primary message.
+    pub fn message(&self) -> &str {
+        report(&self.error).message()
+    }
+
+    /// Raises it again.
+    pub fn rethrow(self) -> ! {
+        self.error.rethrow()
+    }
+}
+
+fn report(error: &CaughtError) -> &ErrorReportWithLevel {
+    match error {
+        CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic {
+            ereport: report, ..
+        } => report,
+    }
+}
+
+/// Sees the SQLSTATE of every error that is raised while it lives, by standing in Postgres' stack of error
+/// context callbacks.
+pub struct Watch {
+    // Boxed: Postgres holds pointers to both.
+    link: Box<pg_sys::ErrorContextCallback>,
+    last: Box<Cell<Option<SqlState>>>,
+}
+
+impl Watch {
+    /// Starts watching.
+    pub fn start() -> Watch {
+        let last = Box::new(Cell::new(None));
+        let argument: *const Cell<Option<SqlState>> = &*last;
+        // SAFETY: the stack is the main thread's; `link` and `last` live until `drop` takes the link out again,
+        // and watches are dropped in the reverse order of their start.
+        unsafe {
+            let mut link = Box::new(pg_sys::ErrorContextCallback {
+                previous: pg_sys::error_context_stack,
+                callback: Some(note_state),
+                arg: argument.cast_mut().cast::<c_void>(),
+            });
+            pg_sys::error_context_stack = &mut *link;
+            Watch { link, last }
+        }
+    }
+
+    /// The SQLSTATE seen last.
+    pub fn last(&self) -> Option<SqlState> {
+        self.last.get()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // SAFETY: puts back what `start` found.
+        unsafe { pg_sys::error_context_stack = self.link.previous };
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn note_state(last: *mut c_void) {
+    // SAFETY: `last` is the cell of a live `Watch`, and Postgres calls this from errfinish only, where
+    // `geterrcode` is allowed.
+    unsafe { (*last.cast::<Cell<Option<SqlState>>>()).set(Some(SqlState(pg_sys::geterrcode()))) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sqlstate_reads_as_its_five_characters() {
+        assert_eq!(SqlState::named(b"23514").to_string(), "23514");
+        assert_eq!(SqlState::named(b"P0001").to_string(), "P0001");
+    }
+
+    #[test]
+    fn rows_are_blamed_for_values_constraints_and_triggers_only() {
+        for code in [b"22001", b"23514", b"44000", b"P0001", b"MY001", b"ZZ999"] {
+            assert!(
+                SqlState::named(code).blames_the_row(),
+                "{}",
+                SqlState::named(code)
+            );
+        }
+        for code in [
+            b"40P01", b"42P01", b"42501", b"53100", b"57014", b"XX000", b"25006", b"55P03",
+        ] {
+            assert!(
+                !SqlState::named(code).blames_the_row(),
+                "{}",
+                SqlState::named(code)
+            );
+        }
+    }
+}

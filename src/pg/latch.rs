@@ -1,0 +1,57 @@
+//! Sleeping: on the process latch, a file descriptor and a bound, with interrupts checked in one place.
+
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use pgrx::{check_for_interrupts, pg_sys};
+
+/// What `pg_stat_activity.wait_event` shows while the process waits for its I/O thread.
+///
+/// Postgres 17 and later show a name of our own, earlier ones `Extension`.
+fn wait_event() -> u32 {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        pg_sys::PG_WAIT_EXTENSION
+    }
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    {
+        use std::sync::OnceLock;
+        static EVENT: OnceLock<u32> = OnceLock::new();
+        // SAFETY: called on the main thread with a nul-terminated name; Postgres copies the name.
+        *EVENT.get_or_init(|| unsafe { pg_sys::WaitEventExtensionNew(c"SqsReceive".as_ptr()) })
+    }
+}
+
+/// Sleeps until `fd` is readable, the latch is set, or `timeout` is over, then handles interrupts.
+///
+/// A cancel or terminate leaves from here: the first as a Postgres error (which unwinds), the second through
+/// `proc_exit` (which does not).
+pub fn wait_readable(fd: RawFd, timeout: Option<Duration>) {
+    let timeout_flag = if timeout.is_some() {
+        pg_sys::WL_TIMEOUT
+    } else {
+        0
+    };
+    let events = pg_sys::WL_LATCH_SET
+        | pg_sys::WL_SOCKET_READABLE
+        | pg_sys::WL_EXIT_ON_PM_DEATH
+        | timeout_flag;
+    let milliseconds = timeout.map_or(-1, |timeout| {
+        i64::try_from(timeout.as_millis())
+            .unwrap_or(i64::MAX)
+            .max(1)
+    });
+    // SAFETY: `MyLatch` belongs to this process for as long as it lives, and `fd` is an open descriptor of its
+    // I/O thread. Main thread only.
+    unsafe {
+        pg_sys::WaitLatchOrSocket(
+            pg_sys::MyLatch,
+            events as i32,
+            fd,
+            milliseconds,
+            wait_event(),
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    check_for_interrupts!();
+}

@@ -1,0 +1,13 @@
+//! Safe names for the unsafe calls into Postgres: each is wrapped once, here, in a file that says why it is sound.
+//!
+//! Everything in this module is for the backend's main thread only.
+
+pub mod array;
+pub mod error;
+pub mod exit;
+pub mod identity;
+pub mod latch;
+pub mod procedure;
+pub mod relation;
+pub mod subtransaction;
+pub mod transaction;

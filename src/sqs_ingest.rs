@@ -1,0 +1,85 @@
+//! `sqs_ingest(queue_url, n, wait_seconds)`: up to n messages, inside the caller's transaction.
+
+use std::time::Duration;
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::errors::Failure;
+use crate::ingest::{AtAbort, CHUNK, Intake, Source, Target, Writer};
+use crate::notice;
+
+/// SQS' longest poll, in seconds.
+const LONGEST_WAIT: i32 = 20;
+
+/// Receives up to `n` messages, inserts them into `user_logins` and returns the number of rows.
+#[pg_extern(volatile, parallel_unsafe)]
+fn sqs_ingest(
+    queue_url: Option<&str>,
+    n: Option<i32>,
+    wait_seconds: default!(Option<i32>, 1),
+) -> Result<i64, ErrorReport> {
+    let call = Call::new(queue_url, n, wait_seconds)?;
+    Ok(call.run()?)
+}
+
+struct Call {
+    source: Source,
+    limit: u64,
+    wait: Duration,
+}
+
+impl Call {
+    fn new(
+        queue_url: Option<&str>,
+        n: Option<i32>,
+        wait_seconds: Option<i32>,
+    ) -> Result<Call, Failure> {
+        let queue_url = queue_url.ok_or(Failure::NullArgument("queue_url"))?;
+        let n = n.ok_or(Failure::NullArgument("n"))?;
+        let wait = wait_seconds.ok_or(Failure::NullArgument("wait_seconds"))?;
+        let limit =
+            u64::try_from(n)
+                .ok()
+                .filter(|limit| *limit > 0)
+                .ok_or(Failure::OutOfRange {
+                    argument: "n",
+                    value: n.into(),
+                    range: "at least 1",
+                })?;
+        let wait = u64::try_from(wait)
+            .ok()
+            .filter(|_| wait <= LONGEST_WAIT)
+            .ok_or(Failure::OutOfRange {
+                argument: "wait_seconds",
+                value: wait.into(),
+                range: "from 0 to 20, the longest poll of SQS",
+            })?;
+        Ok(Call {
+            source: Source::new(queue_url)?,
+            limit,
+            wait: Duration::from_secs(wait),
+        })
+    }
+
+    fn run(&self) -> Result<i64, Failure> {
+        let target = Target::check()?;
+        let mut writer = Writer::new(&self.source, &target, AtAbort::Release);
+        let mut intake = Intake::open(
+            &self.source,
+            self.source.until_empty(Some(self.limit), self.wait),
+        )?;
+        while !intake.ended() {
+            intake
+                .fill(CHUNK, None)
+                .map_err(|error| self.source.failure(error))?;
+            let taken = intake.take(CHUNK);
+            writer.write(taken.messages());
+            taken.decided();
+        }
+        let tally = writer.tally();
+        notice::unusual(&tally);
+        // Fewer than `n` of an i32.
+        Ok(tally.inserted as i64)
+    }
+}
