@@ -1,10 +1,21 @@
 REVOKE ALL ON FUNCTION sqs_ingest(text, integer, integer) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE sqs_drain(text, integer, bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION sqs_subscribe(text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_unsubscribe(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_subscription_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_prune(bigint) FROM PUBLIC;
+
 COMMENT ON FUNCTION sqs_ingest(text, integer, integer) IS
     'Receive up to n messages from an SQS queue, insert them into user_logins, return the number of rows';
 COMMENT ON PROCEDURE sqs_drain(text, integer, bigint) IS
     'Receive from an SQS queue until it is empty and insert into user_logins, committing after each batch';
+COMMENT ON FUNCTION sqs_subscribe(text, integer) IS
+    'Have background workers ingest from an SQS queue from now on, as the current role';
+COMMENT ON FUNCTION sqs_unsubscribe(text) IS 'End a subscription';
+COMMENT ON FUNCTION sqs_subscription_changed() IS 'Trigger function: tells the launcher when a change is committed';
+COMMENT ON FUNCTION sqs_prune(bigint) IS
+    'Delete ledger entries and rejections older than user_logins_sqs.ledger_retention, return the number of entries';
 COMMENT ON FUNCTION sqs_check_user_logins() IS
     'Raise an error if user_logins cannot take rows from the current user, as every ingest does before it receives';
 

@@ -41,6 +41,18 @@ pub enum Failure {
     CannotCommit,
     /// PREPARE TRANSACTION after an ingest.
     CannotPrepare,
+    /// Subscriptions need the library to be preloaded.
+    NotPreloaded,
+    /// Subscriptions live in another database.
+    WrongDatabase { database: String },
+    /// A worker could not connect as the role.
+    CannotLogin { role: String },
+    /// The subscription belongs to another role.
+    NotSubscriber { queue: String },
+    /// There is no such subscription.
+    NotSubscribed { queue: String },
+    /// `user_logins` refused every row for a while.
+    AllRefused { rows: u64, last: String },
     /// The I/O thread could not be started.
     NoIoThread(std::io::Error),
     /// SQS refused or could not be reached.
@@ -184,6 +196,38 @@ fn said(failure: Failure) -> Said {
         )
         .detail("Its messages are deleted when it commits, by this session; a prepared one may be committed by another.")
         .hint("Use COMMIT."),
+        NotPreloaded => Said::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "user_logins_sqs must be loaded via shared_preload_libraries",
+        )
+        .detail("Background workers can only be had by a library that is loaded when the server starts.")
+        .hint("Add user_logins_sqs to shared_preload_libraries in postgresql.conf, as in shared_preload_libraries = 'user_logins_sqs', and restart the server."),
+        WrongDatabase { database } => Said::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("subscriptions live in database \"{database}\""),
+        )
+        .hint("Subscribe there, or set user_logins_sqs.database to this database and restart the server."),
+        CannotLogin { role } => Said::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("role \"{role}\" is not permitted to log in"),
+        )
+        .detail("Workers connect as the role that subscribed.")
+        .hint("Use ALTER ROLE ... LOGIN (no password is needed), or subscribe as another role."),
+        NotSubscriber { queue } => Said::new(
+            ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("the subscription of queue \"{queue}\" belongs to another role"),
+        )
+        .hint("Its role, a member of that role, or a superuser can change it."),
+        NotSubscribed { queue } => {
+            Said::new(ERRCODE_UNDEFINED_OBJECT, format!("queue \"{queue}\" is not subscribed to"))
+                .hint("Table sqs_subscription lists the subscriptions.")
+        }
+        AllRefused { rows, last } => Said::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("user_logins refused the last {rows} rows, one after the other"),
+        )
+        .detail(last)
+        .hint("Their messages are kept and tried again; nothing is rejected while nothing goes in."),
         NoIoThread(why) => {
             Said::new(ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start the I/O thread: {why}"))
                 .hint("The limit on processes and threads of the server's operating-system user may be reached.")

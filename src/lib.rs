@@ -9,6 +9,8 @@
 //! - *receipt handle*: the right to delete a message; a *receipt* stands for one that the I/O thread keeps.
 //! - *batch*: the messages of one transaction; a *chunk* is the part of it that one pair of statements writes.
 //! - *ledger*: the ids of the messages that have become rows, so that none does twice.
+//! - *subscription*: the wish that a queue be ingested from by itself; a *worker* is a process that does it, the
+//!   *launcher* the one that starts workers.
 //! - *visibility timeout*: how long SQS hides a message that somebody received.
 //!
 //! # The way of a message
@@ -22,20 +24,31 @@
 //! crate puts them together and owns the middle: [`ingest`]. Unsafe calls into Postgres have safe names in [`pg`].
 
 mod errors;
+#[cfg(any(test, feature = "pg_test"))]
+mod in_database;
 mod ingest;
 mod io;
 mod notice;
 mod pg;
+mod report;
 mod settings;
 mod sqs_check_user_logins;
 mod sqs_drain;
 mod sqs_ingest;
+mod sqs_prune;
+mod sqs_subscribe;
+mod worker;
 
 use pgrx::pg_guard;
 
 pgrx::pg_module_magic!(name, version);
 
 pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
+pgrx::extension_sql_file!(
+    "../sql/subscription.sql",
+    name = "subscription",
+    requires = ["tables", sqs_subscribe::sqs_subscription_changed]
+);
 pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Called by Postgres when the library is loaded, which under `shared_preload_libraries` is in the postmaster:
@@ -43,4 +56,20 @@ pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::init();
+    if pg::worker::is_being_preloaded() {
+        worker::init();
+    }
+}
+
+/// What `cargo pgrx test` asks for.
+#[cfg(test)]
+pub mod pg_test {
+    /// Called once before the tests.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// Lines for the test server's configuration.
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
 }

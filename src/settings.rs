@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::time::Duration;
 
+use crate::pg::worker::is_being_preloaded;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
 static ENDPOINT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -15,6 +16,14 @@ static RECEIVE_CONCURRENCY: GucSetting<i32> = GucSetting::<i32>::new(16);
 static VISIBILITY_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30);
 static REJECTED_MESSAGES: GucSetting<RejectedMessages> =
     GucSetting::<RejectedMessages>::new(RejectedMessages::Leave);
+
+static DATABASE: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"postgres"));
+static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static LINGER: GucSetting<i32> = GucSetting::<i32>::new(10);
+static LEDGER_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(15 * MINUTES_A_DAY);
+
+const MINUTES_A_DAY: i32 = 24 * 60;
 
 /// How `app_version` becomes an integer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PostgresGucEnum)]
@@ -83,6 +92,26 @@ pub fn rejected_messages() -> RejectedMessages {
     REJECTED_MESSAGES.get()
 }
 
+/// The database that subscriptions live in.
+pub fn database() -> String {
+    text(&DATABASE).unwrap_or_else(|| "postgres".to_owned())
+}
+
+/// The most messages that a worker writes in one transaction.
+pub fn batch_size() -> usize {
+    usize::try_from(BATCH_SIZE.get()).unwrap_or(1)
+}
+
+/// How long a worker lets a message wait for others to share its transaction.
+pub fn linger() -> Duration {
+    Duration::from_millis(u64::try_from(LINGER.get()).unwrap_or(0))
+}
+
+/// How long the ledger remembers a message, from when it was sent.
+pub fn ledger_retention() -> Duration {
+    Duration::from_secs(60 * u64::try_from(LEDGER_RETENTION.get()).unwrap_or(0))
+}
+
 fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
     let value = setting.get()?.to_string_lossy().into_owned();
     (!value.is_empty()).then_some(value)
@@ -93,6 +122,7 @@ pub fn init() {
     connection();
     masking();
     receiving();
+    subscriptions();
     // SAFETY: a nul-terminated name, on the main thread while the library is loaded.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"user_logins_sqs".as_ptr()) };
 }
@@ -171,5 +201,53 @@ fn receiving() {
         &REJECTED_MESSAGES,
         GucContext::Userset,
         GucFlags::default(),
+    );
+}
+
+fn subscriptions() {
+    // The launcher connects once. Only a preloaded library can define a setting of this kind, and only that has
+    // a launcher.
+    let context = if is_being_preloaded() {
+        GucContext::Postmaster
+    } else {
+        GucContext::Sighup
+    };
+    GucRegistry::define_string_guc(
+        c"user_logins_sqs.database",
+        c"Database that subscriptions live in.",
+        c"The launcher connects to it; the extension must be installed there.",
+        &DATABASE,
+        context,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"user_logins_sqs.batch_size",
+        c"Most messages that a worker writes in one transaction.",
+        c"Under load a worker commits when so many are there.",
+        &BATCH_SIZE,
+        1,
+        100_000,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"user_logins_sqs.linger",
+        c"How long a worker lets a message wait for others to share its transaction.",
+        c"On a quiet queue this is added to the time from sending to the committed row.",
+        &LINGER,
+        0,
+        60_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"user_logins_sqs.ledger_retention",
+        c"How long the ledger remembers a message, from when it was sent.",
+        c"Longer than the queue's retention period, which is 14 days at most: a message redelivered after that would make a second row.",
+        &LEDGER_RETENTION,
+        1,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MIN,
     );
 }

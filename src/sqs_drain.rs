@@ -11,6 +11,7 @@ use crate::io;
 use crate::notice;
 use crate::pg::latch;
 use crate::pg::procedure::{NonAtomic, may_commit};
+use crate::pg::transaction::defer_nothing;
 
 /// A long poll asks all of SQS' servers, a short one only some.
 const WAIT: Duration = Duration::from_secs(1);
@@ -105,6 +106,7 @@ impl Drain {
 
     /// Writes what one transaction is to hold; returns how many messages that were.
     fn write_batch(&self, intake: &mut Intake, writer: &mut Writer) -> Result<u64, Failure> {
+        defer_nothing();
         let mut left = self.batch_size;
         while left > 0 && !intake.ended() {
             let chunk = left.min(CHUNK);

@@ -3,6 +3,7 @@
 //! [`Intake`] is the end of the channel that the backend holds; it outlives transactions. [`Writer`] turns messages
 //! into rows inside the current transaction. [`receipts`] sees to it that only what commits is deleted.
 
+mod groups;
 mod intake;
 mod message;
 mod receipts;
@@ -12,11 +13,13 @@ mod statements;
 pub mod target;
 mod writer;
 
+pub use groups::BlockedGroups;
 pub use intake::Intake;
+pub use message::Taken;
 pub use receipts::AtAbort;
 pub use source::Source;
 pub use target::Target;
-pub use writer::{Tally, Writer};
+pub use writer::{Refusals, Tally, Writer};
 
 /// Messages in a chunk: inserting is fastest around a thousand rows a statement.
 pub const CHUNK: usize = 1_000;

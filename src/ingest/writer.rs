@@ -1,17 +1,20 @@
 //! Turns messages into rows inside the current transaction; one bad message costs one message.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use queue::{Fate, Receipt};
 
+use super::groups::BlockedGroups;
 use super::message::{Key, Message, Row};
 use super::receipts::{self, AtAbort};
 use super::rejection::{Rejected, Rejections};
 use super::source::Source;
 use super::statements::Statements;
 use super::target::Target;
+use crate::pg::error::Caught;
 use crate::pg::subtransaction::attempt;
 use crate::pg::transaction::force_synchronous_commit;
 use crate::settings::{self, RejectedMessages};
@@ -35,9 +38,18 @@ pub struct Writer {
     at_abort: AtAbort,
     queue_url: String,
     rejected_messages: RejectedMessages,
-    /// Groups of a FIFO queue in which a message was rejected and stays: what follows it must wait for it.
-    blocked_groups: HashSet<Arc<str>>,
+    blocked: BlockedGroups,
     tally: Tally,
+    refusals: Refusals,
+}
+
+/// Rows that `user_logins` refused since it last took one.
+#[derive(Clone, Default)]
+pub struct Refusals {
+    /// How many.
+    pub in_a_row: u64,
+    /// Why the last one was.
+    pub last: String,
 }
 
 impl Writer {
@@ -49,9 +61,29 @@ impl Writer {
             at_abort,
             queue_url: source.queue().url().as_str().to_owned(),
             rejected_messages: settings::rejected_messages(),
-            blocked_groups: HashSet::new(),
+            blocked: BlockedGroups::default(),
             tally: Tally::default(),
+            refusals: Refusals::default(),
         }
+    }
+
+    /// Goes on where an earlier writer of the same queue ended.
+    pub fn resume(self, blocked: BlockedGroups, refusals: Refusals) -> Writer {
+        Writer {
+            blocked,
+            refusals,
+            ..self
+        }
+    }
+
+    /// What a writer of a later transaction needs to [`resume`](Writer::resume).
+    pub fn pause(self) -> (BlockedGroups, Refusals) {
+        (self.blocked, self.refusals)
+    }
+
+    /// Rows that `user_logins` refused since it last took one.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// What became of all messages written so far.
@@ -67,56 +99,62 @@ impl Writer {
             return;
         }
         force_synchronous_commit();
+        self.blocked.expire();
         let mut chunk = Chunk::default();
         let candidates = self.sort_out(messages, &mut chunk);
-        self.insert(&candidates, &mut chunk);
+        self.insert(&candidates.iter().collect::<Vec<_>>(), &mut chunk);
         self.statements.record(&self.queue_url, &chunk.rejections);
         self.settle(chunk);
     }
 
-    /// Sets apart what was rejected on the way here and what comes twice; returns the rest.
+    /// Sets apart what was rejected on the way here and what must wait; returns the rest, each message once.
     fn sort_out<'m>(&mut self, messages: &'m [Message], chunk: &mut Chunk) -> Vec<Candidate<'m>> {
-        let mut keys: HashSet<Key> = HashSet::with_capacity(messages.len());
-        let mut candidates = Vec::with_capacity(messages.len());
+        let mut places: HashMap<Key, usize> = HashMap::with_capacity(messages.len());
+        let mut candidates: Vec<Candidate<'m>> = Vec::with_capacity(messages.len());
         for message in messages {
             match &message.content {
                 _ if self.is_blocked(message) => chunk.held_back.push(message.receipt),
-                Err(rejected) => self.reject(chunk, message, rejected.clone()),
-                Ok(row) if !keys.insert(row.key) => {
-                    chunk.duplicates += 1;
-                    chunk.done.push(message.receipt);
-                }
-                Ok(row) => candidates.push(Candidate { message, row }),
+                Err(rejected) => self.reject(chunk, message, &[], rejected.clone()),
+                Ok(row) => match places.entry(row.key) {
+                    Entry::Occupied(place) => candidates[*place.get()].again.push(message.receipt),
+                    Entry::Vacant(place) => {
+                        place.insert(candidates.len());
+                        candidates.push(Candidate {
+                            message,
+                            row,
+                            again: Vec::new(),
+                        });
+                    }
+                },
             }
         }
         candidates
     }
 
     /// Inserts `candidates`. If one of them is refused, the halves are tried on their own, down to the culprit.
-    fn insert(&mut self, candidates: &[Candidate<'_>], chunk: &mut Chunk) {
-        let (blocked, candidates): (Vec<Candidate<'_>>, Vec<Candidate<'_>>) = candidates
+    fn insert(&mut self, candidates: &[&Candidate<'_>], chunk: &mut Chunk) {
+        let (waiting, candidates): (Vec<&Candidate<'_>>, Vec<&Candidate<'_>>) = candidates
             .iter()
-            .partition(|candidate| self.is_blocked(candidate.message));
+            .partition(|candidate| chunk.refused_before(candidate.message));
         chunk
             .held_back
-            .extend(blocked.iter().map(|candidate| candidate.message.receipt));
+            .extend(waiting.iter().flat_map(|candidate| candidate.receipts()));
         if candidates.is_empty() {
             return;
         }
         let rows: Vec<&Row> = candidates.iter().map(|candidate| candidate.row).collect();
         match attempt(|| self.statements.insert(&rows)) {
             Ok(inserted) => {
+                self.refusals = Refusals::default();
+                let done = candidates.iter().flat_map(|candidate| candidate.receipts());
+                let done_before = chunk.done.len();
+                chunk.done.extend(done);
                 chunk.inserted += inserted;
-                chunk.duplicates += rows.len() - inserted;
-                chunk
-                    .done
-                    .extend(candidates.iter().map(|candidate| candidate.message.receipt));
+                chunk.duplicates += chunk.done.len() - done_before - inserted;
             }
             Err(error) if !error.state().blames_the_row() => error.rethrow(),
             Err(error) => match *candidates {
-                [Candidate { message, row }] => {
-                    self.reject(chunk, message, Rejected::by_table(&error, &row.login));
-                }
+                [culprit] => self.refuse(culprit, &error, chunk),
                 _ => {
                     let (first, second) = candidates.split_at(candidates.len() / 2);
                     self.insert(first, chunk);
@@ -126,18 +164,39 @@ impl Writer {
         }
     }
 
+    fn refuse(&mut self, culprit: &Candidate<'_>, error: &Caught, chunk: &mut Chunk) {
+        let rejected = Rejected::by_table(error, &culprit.row.login);
+        self.refusals.in_a_row += 1;
+        self.refusals.last.clone_from(&rejected.reason);
+        if self.rejected_messages == RejectedMessages::Leave {
+            chunk.refused_groups.extend(culprit.message.group.clone());
+        }
+        self.reject(chunk, culprit.message, &culprit.again, rejected);
+    }
+
     fn is_blocked(&self, message: &Message) -> bool {
         message
             .group
             .as_ref()
-            .is_some_and(|group| self.blocked_groups.contains(group))
+            .is_some_and(|group| self.blocked.contains(group))
     }
 
-    fn reject(&mut self, chunk: &mut Chunk, message: &Message, rejected: Rejected) {
+    /// `again`: receipts of the same message, which came more than once.
+    fn reject(
+        &mut self,
+        chunk: &mut Chunk,
+        message: &Message,
+        again: &[Receipt],
+        rejected: Rejected,
+    ) {
         chunk.rejected.push(message.receipt);
+        chunk.rejected.extend(again);
         chunk.rejections.note(&message.id, rejected);
-        if self.rejected_messages == RejectedMessages::Leave {
-            self.blocked_groups.extend(message.group.clone());
+        if self.rejected_messages == RejectedMessages::Leave
+            && let Some(group) = &message.group
+        {
+            self.blocked
+                .block(group.clone(), settings::visibility_timeout());
         }
     }
 
@@ -152,15 +211,22 @@ impl Writer {
         };
         receipts::settle_at_commit(Fate::Delete, self.at_abort, chunk.done);
         receipts::settle_at_commit(fate_of_rejected, self.at_abort, chunk.rejected);
-        receipts::release(chunk.held_back);
+        receipts::settle_at_commit(Fate::Release, self.at_abort, chunk.held_back);
     }
 }
 
 /// A message whose row is about to be tried.
-#[derive(Clone, Copy)]
 struct Candidate<'m> {
     message: &'m Message,
     row: &'m Row,
+    /// Receipts of the same message, which came more than once: they share its fate.
+    again: Vec<Receipt>,
+}
+
+impl Candidate<'_> {
+    fn receipts(&self) -> impl Iterator<Item = Receipt> {
+        std::iter::once(self.message.receipt).chain(self.again.iter().copied())
+    }
 }
 
 /// What became of the messages of one chunk.
@@ -172,4 +238,15 @@ struct Chunk {
     done: Vec<Receipt>,
     rejected: Vec<Receipt>,
     held_back: Vec<Receipt>,
+    /// Groups of which `user_logins` refused a message. What comes behind it has to wait, what came before has not.
+    refused_groups: HashSet<Arc<str>>,
+}
+
+impl Chunk {
+    fn refused_before(&self, message: &Message) -> bool {
+        message
+            .group
+            .as_ref()
+            .is_some_and(|group| self.refused_groups.contains(group))
+    }
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::fmt;
 
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::{pg_guard, pg_sys};
 
@@ -55,8 +56,8 @@ impl SqlState {
     }
 }
 
-impl From<pg_sys::errcodes::PgSqlErrorCode> for SqlState {
-    fn from(code: pg_sys::errcodes::PgSqlErrorCode) -> SqlState {
+impl From<PgSqlErrorCode> for SqlState {
+    fn from(code: PgSqlErrorCode) -> SqlState {
         SqlState(code as i32)
     }
 }
@@ -91,9 +92,24 @@ impl Caught {
         self.state
     }
 
+    /// The nearest code that pgrx has a name for.
+    pub fn code(&self) -> PgSqlErrorCode {
+        report(&self.error).sql_error_code()
+    }
+
     /// The primary message.
     pub fn message(&self) -> &str {
         report(&self.error).message()
+    }
+
+    /// What was raised beside the primary message.
+    pub fn detail(&self) -> Option<&str> {
+        report(&self.error).detail()
+    }
+
+    /// The hint, if there was one.
+    pub fn hint(&self) -> Option<&str> {
+        report(&self.error).hint()
     }
 
     /// Raises it again.

@@ -1,6 +1,8 @@
 //! Doing one thing with the rights of another role.
 
-use pgrx::pg_sys;
+use std::ffi::CStr;
+
+use pgrx::{Spi, pg_sys};
 
 /// Runs `work` as `role`, as referential-integrity triggers do: for our own tables, whose owner the caller need
 /// not be. An error that leaves `work` is covered too.
@@ -36,4 +38,38 @@ impl Drop for Switched {
         // SAFETY: puts back what `to` read; cannot raise an error.
         unsafe { pg_sys::SetUserIdAndSecContext(self.role, self.context) };
     }
+}
+
+/// The role whose rights count now.
+pub fn current_role() -> pg_sys::Oid {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Whether `member` may act for `role`: it is that role, has its rights, or is a superuser.
+pub fn may_act_for(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    // SAFETY: catalog lookups.
+    unsafe { pg_sys::has_privs_of_role(member, role) }
+}
+
+/// The name of `role`, for messages.
+pub fn role_name(role: pg_sys::Oid) -> String {
+    // SAFETY: with `noerr` the function gives a palloc'd string or null.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(role, true);
+        if name.is_null() {
+            format!("{role:?}")
+        } else {
+            CStr::from_ptr(name).to_string_lossy().into_owned()
+        }
+    }
+}
+
+/// Whether `role` may open sessions.
+pub fn can_login(role: pg_sys::Oid) -> bool {
+    let found = Spi::get_one_with_args(
+        "SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE oid OPERATOR(pg_catalog.=) $1",
+        &[role.into()],
+    );
+    matches!(found, Ok(Some(true)))
 }

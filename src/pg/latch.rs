@@ -5,6 +5,29 @@ use std::time::Duration;
 
 use pgrx::{check_for_interrupts, pg_sys};
 
+/// Sleeps until the latch is set or `timeout` is over, then handles interrupts.
+pub fn wait(timeout: Duration) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: `MyLatch` belongs to this process for as long as it lives. Main thread only.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            events as i32,
+            milliseconds(timeout),
+            wait_event(),
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    check_for_interrupts!();
+}
+
+/// A timeout as Postgres takes it; never 0, which would be no sleep at all.
+fn milliseconds(timeout: Duration) -> i64 {
+    i64::try_from(timeout.as_millis())
+        .unwrap_or(i64::MAX)
+        .max(1)
+}
+
 /// What `pg_stat_activity.wait_event` shows while the process waits for its I/O thread.
 ///
 /// Postgres 17 and later show a name of our own, earlier ones `Extension`.
@@ -36,11 +59,7 @@ pub fn wait_readable(fd: RawFd, timeout: Option<Duration>) {
         | pg_sys::WL_SOCKET_READABLE
         | pg_sys::WL_EXIT_ON_PM_DEATH
         | timeout_flag;
-    let milliseconds = timeout.map_or(-1, |timeout| {
-        i64::try_from(timeout.as_millis())
-            .unwrap_or(i64::MAX)
-            .max(1)
-    });
+    let milliseconds = timeout.map_or(-1, milliseconds);
     // SAFETY: `MyLatch` belongs to this process for as long as it lives, and `fd` is an open descriptor of its
     // I/O thread. Main thread only.
     unsafe {

@@ -11,3 +11,4 @@ pub mod procedure;
 pub mod relation;
 pub mod subtransaction;
 pub mod transaction;
+pub mod worker;

@@ -20,6 +20,19 @@ pub struct Column {
     pub generated: bool,
 }
 
+/// The name of the database that this process is connected to.
+pub fn current_database() -> String {
+    // SAFETY: gives a palloc'd string or null.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(name).to_string_lossy().into_owned()
+        }
+    }
+}
+
 /// The schema that `extension` is installed in.
 pub fn extension_schema(extension: &CStr) -> Option<pg_sys::Oid> {
     // SAFETY: a catalog lookup by a nul-terminated name.

@@ -1,9 +1,13 @@
 //! The ends of transactions and subtransactions, told to whoever registered for them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 
-use pgrx::{pg_guard, pg_sys};
+use std::panic::AssertUnwindSafe;
+
+use pgrx::{PgTryBuilder, Spi, pg_guard, pg_sys};
+
+use super::error::{Caught, Watch};
 
 /// What to call at the end of a transaction or subtransaction. Nest levels count from 1, the transaction itself.
 pub struct Listener {
@@ -19,16 +23,34 @@ pub struct Listener {
     pub subtransaction_aborted: fn(level: i32),
 }
 
+/// A listener that does nothing: for those that care for some ends only.
+pub const INDIFFERENT: Listener = Listener {
+    committed: || {},
+    aborted: || {},
+    preparing: || {},
+    subtransaction_committed: |_| {},
+    subtransaction_aborted: |_| {},
+};
+
 thread_local! {
-    static LISTENER: Cell<Option<&'static Listener>> = const { Cell::new(None) };
+    static LISTENERS: RefCell<Vec<&'static Listener>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Registers `listener`, once in the life of a backend; later calls do nothing.
+/// Registers `listener`, once in the life of a backend; later calls with the same one do nothing.
 ///
 /// pgrx's own `register_xact_callback` is for one transaction only, and a PREPARE leaves its hooks behind for the
 /// next one.
 pub fn listen(listener: &'static Listener) {
-    if LISTENER.replace(Some(listener)).is_none() {
+    let is_first = LISTENERS.with_borrow_mut(|listeners| {
+        if !listeners.iter().any(|known| std::ptr::eq(*known, listener)) {
+            listeners.push(listener);
+        }
+        listeners.len() == 1
+    });
+    thread_local! {
+        static REGISTERED: Cell<bool> = const { Cell::new(false) };
+    }
+    if is_first && !REGISTERED.replace(true) {
         // SAFETY: both functions have the signatures that Postgres asks for and stay in memory: the library is
         // never unloaded.
         unsafe {
@@ -36,6 +58,11 @@ pub fn listen(listener: &'static Listener) {
             pg_sys::RegisterSubXactCallback(Some(on_subtransaction), std::ptr::null_mut());
         }
     }
+}
+
+/// Calls `tell` for each listener. None is registered meanwhile: listeners are told, they do not listen.
+fn each(tell: impl Fn(&Listener)) {
+    LISTENERS.with_borrow(|listeners| listeners.iter().for_each(|listener| tell(listener)));
 }
 
 /// The nest level of the current (sub)transaction.
@@ -51,6 +78,52 @@ pub fn force_synchronous_commit() {
     unsafe { pg_sys::ForceSyncCommit() };
 }
 
+/// Has deferred constraints checked by each statement of the current transaction, so that a row that breaks one can
+/// be told from the others. For transactions of our own: in a user's it is the user's choice.
+pub fn defer_nothing() {
+    if let Err(error) = Spi::run("SET CONSTRAINTS ALL IMMEDIATE") {
+        pgrx::error!("{error}");
+    }
+}
+
+/// Runs `work` in a transaction of this process' own, for a process that has none: a background worker. Commits it
+/// when `work` returns `Ok`, rolls it back when it returns `Err` or an error is raised.
+///
+/// # Errors
+/// What was raised, by `work` or by the commit. It is not in the log yet.
+pub fn run<R, E>(work: impl FnOnce() -> Result<R, E>) -> Result<Result<R, E>, Caught> {
+    // SAFETY: no transaction is open, and the process is connected to a database. Names the time that
+    // pg_stat_activity shows.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+    }
+    let watch = Watch::start();
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| {
+        // SAFETY: pushed and popped in pairs, unless an error leaves, which clears the stack of snapshots.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+        let result = work();
+        // SAFETY: as above; the transaction begun above is still the current one.
+        unsafe {
+            pg_sys::PopActiveSnapshot();
+            match result {
+                Ok(_) => pg_sys::CommitTransactionCommand(),
+                Err(_) => pg_sys::AbortCurrentTransaction(),
+            }
+        }
+        Ok(result)
+    }))
+    .catch_others(Err)
+    .execute();
+    let last_state = watch.last();
+    drop(watch);
+    outcome.map_err(|error| {
+        // SAFETY: what Postgres' own main loops do after an error.
+        unsafe { pg_sys::AbortCurrentTransaction() };
+        Caught::new(error, last_state)
+    })
+}
+
 /// Runs a callback that Postgres calls where an error would take the whole cluster down.
 fn shielded(callback: impl FnOnce()) {
     let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(callback));
@@ -59,13 +132,10 @@ fn shielded(callback: impl FnOnce()) {
 #[pg_guard]
 unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
     use pg_sys::XactEvent::*;
-    let Some(listener) = LISTENER.get() else {
-        return;
-    };
     match event {
-        XACT_EVENT_COMMIT => shielded(listener.committed),
-        XACT_EVENT_ABORT => shielded(listener.aborted),
-        XACT_EVENT_PRE_PREPARE => (listener.preparing)(),
+        XACT_EVENT_COMMIT => each(|listener| shielded(listener.committed)),
+        XACT_EVENT_ABORT => each(|listener| shielded(listener.aborted)),
+        XACT_EVENT_PRE_PREPARE => each(|listener| (listener.preparing)()),
         _ => {}
     }
 }
@@ -78,12 +148,13 @@ unsafe extern "C-unwind" fn on_subtransaction(
     _arg: *mut c_void,
 ) {
     use pg_sys::SubXactEvent::*;
-    let Some(listener) = LISTENER.get() else {
-        return;
-    };
     match event {
-        SUBXACT_EVENT_COMMIT_SUB => shielded(|| (listener.subtransaction_committed)(nest_level())),
-        SUBXACT_EVENT_ABORT_SUB => shielded(|| (listener.subtransaction_aborted)(nest_level())),
+        SUBXACT_EVENT_COMMIT_SUB => {
+            each(|listener| shielded(|| (listener.subtransaction_committed)(nest_level())));
+        }
+        SUBXACT_EVENT_ABORT_SUB => {
+            each(|listener| shielded(|| (listener.subtransaction_aborted)(nest_level())));
+        }
         _ => {}
     }
 }

@@ -1,0 +1,21 @@
+CREATE TABLE sqs_subscription (
+    queue_url text        PRIMARY KEY,
+    role      regrole     NOT NULL,
+    workers   integer     NOT NULL DEFAULT 1 CHECK (workers BETWEEN 1 AND 32),
+    enabled   boolean     NOT NULL DEFAULT true,
+    created   timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+
+COMMENT ON TABLE sqs_subscription IS
+    'Queues that background workers ingest from. Changes take effect when they are committed';
+COMMENT ON COLUMN sqs_subscription.queue_url IS 'Queue to ingest from';
+COMMENT ON COLUMN sqs_subscription.role IS 'Role that subscribed, and that its workers run as';
+COMMENT ON COLUMN sqs_subscription.workers IS 'How many workers ingest from the queue';
+COMMENT ON COLUMN sqs_subscription.enabled IS 'Whether they do; false pauses the subscription';
+COMMENT ON COLUMN sqs_subscription.created IS 'When it was subscribed to';
+
+SELECT pg_catalog.pg_extension_config_dump('sqs_subscription', '');
+
+CREATE TRIGGER wake_launcher
+    AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sqs_subscription
+    FOR EACH STATEMENT EXECUTE FUNCTION sqs_subscription_changed();

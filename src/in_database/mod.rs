@@ -1,0 +1,7 @@
+//! Tests that run inside a backend, each in a transaction that is rolled back: for what touches Postgres but no
+//! commit. What happens at commit is tested from outside, in `tests/`.
+
+mod arrays;
+mod errors;
+mod rows;
+mod target;

@@ -1,0 +1,156 @@
+//! Background workers: what they need of Postgres to start, to be told of things, and to end.
+
+use std::ffi::{CStr, CString, c_char};
+
+use pgrx::pg_sys;
+
+unsafe extern "C-unwind" {
+    // pgrx's own names for these are Rust wrappers, which cannot be signal handlers.
+    fn die(signal: i32);
+    fn SignalHandlerForConfigReload(signal: i32);
+}
+
+/// What a background worker is registered with.
+pub struct Registration<'a> {
+    /// The process title; `pg_stat_activity.backend_type` is `kind`.
+    pub name: &'a str,
+    /// Its type.
+    pub kind: &'a str,
+    /// The `extern "C-unwind"` function of this library that it runs.
+    pub function: &'a CStr,
+    /// What that function is given.
+    pub argument: i32,
+    /// Seconds after which Postgres starts it anew when it has died; `None`: never.
+    pub restart_seconds: Option<i32>,
+}
+
+impl Registration<'_> {
+    /// Registers it with the postmaster; only while preloaded libraries are loaded.
+    pub fn at_server_start(&self) {
+        let mut worker = self.describe();
+        // SAFETY: the postmaster copies what it is given.
+        unsafe { pg_sys::RegisterBackgroundWorker(&mut worker) };
+    }
+
+    /// Has it started now; this process' latch is set when it starts and ends. False: all of
+    /// `max_worker_processes` are in use.
+    pub fn start(&self) -> bool {
+        let mut worker = self.describe();
+        // SAFETY: reads this process' id; Postgres copies what it is given and may be asked for no handle.
+        unsafe {
+            worker.bgw_notify_pid = pg_sys::MyProcPid;
+            pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut())
+        }
+    }
+
+    fn describe(&self) -> pg_sys::BackgroundWorker {
+        let mut worker = pg_sys::BackgroundWorker {
+            bgw_flags: (pg_sys::BGWORKER_SHMEM_ACCESS
+                | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32,
+            // Not before: on a standby nothing can be inserted.
+            bgw_start_time: pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished,
+            bgw_restart_time: self.restart_seconds.unwrap_or(pg_sys::BGW_NEVER_RESTART),
+            bgw_main_arg: pg_sys::Datum::from(self.argument),
+            ..Default::default()
+        };
+        put(&mut worker.bgw_name, self.name.as_bytes());
+        put(&mut worker.bgw_type, self.kind.as_bytes());
+        put(&mut worker.bgw_library_name, b"user_logins_sqs");
+        put(&mut worker.bgw_function_name, self.function.to_bytes());
+        worker
+    }
+}
+
+/// Puts as much of `text` into a zeroed field as fits with its nul.
+fn put<const N: usize>(field: &mut [c_char; N], text: &[u8]) {
+    for (to, from) in field[..N - 1].iter_mut().zip(text) {
+        *to = *from as c_char;
+    }
+}
+
+/// Takes SIGTERM and SIGHUP as a backend does: both are acted upon where interrupts are handled.
+pub fn take_signals() {
+    // SAFETY: both handlers are Postgres' own and only set flags and the latch.
+    unsafe {
+        set_handler(pg_sys::SIGTERM as i32, die);
+        set_handler(pg_sys::SIGHUP as i32, SignalHandlerForConfigReload);
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+}
+
+unsafe fn set_handler(signal: i32, handler: unsafe extern "C-unwind" fn(i32)) {
+    #[cfg(not(feature = "pg18"))]
+    use pg_sys::pqsignal;
+    #[cfg(feature = "pg18")]
+    use pg_sys::pqsignal_be as pqsignal;
+    // SAFETY: the caller gives a handler that is safe in a signal.
+    unsafe { pqsignal(signal, Some(handler)) };
+}
+
+/// Connects this worker to the database of that name, as the superuser that Postgres was made by.
+pub fn connect(database: &str) {
+    let database = CString::new(database).unwrap_or_default();
+    // SAFETY: a worker connects once, first of all; what cannot be connected ends the process.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0) };
+}
+
+/// Connects this worker to a database as a role.
+pub fn connect_as(database: pg_sys::Oid, role: pg_sys::Oid) {
+    // SAFETY: as in `connect`.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, role, 0) };
+}
+
+/// Reads the configuration files again if SIGHUP came; says whether it did.
+pub fn reload_if_asked() -> bool {
+    // SAFETY: the flag belongs to the main thread and its signal handler; the files are read as in every backend.
+    unsafe {
+        if pg_sys::ConfigReloadPending == 0 {
+            return false;
+        }
+        pg_sys::ConfigReloadPending = 0;
+        pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+    }
+    true
+}
+
+/// Shows `activity` in `pg_stat_activity.query`, or that the process is idle.
+pub fn show_activity(activity: Option<&CStr>) {
+    let (state, text) = match activity {
+        Some(text) => (pg_sys::BackendState::STATE_RUNNING, text.as_ptr()),
+        None => (pg_sys::BackendState::STATE_IDLE, std::ptr::null()),
+    };
+    // SAFETY: Postgres copies the text.
+    unsafe { pg_sys::pgstat_report_activity(state, text) };
+}
+
+/// Hands the counters of the tables written to since the last time to Postgres' statistics.
+pub fn report_statistics() {
+    // SAFETY: outside of a transaction, as it demands.
+    unsafe { pg_sys::pgstat_report_stat(false) };
+}
+
+/// Sets `application_name` for this process.
+pub fn set_application_name(name: &str) {
+    let name = CString::new(name).unwrap_or_default();
+    // SAFETY: nul-terminated strings; an overlong name is cut by Postgres.
+    unsafe {
+        pg_sys::SetConfigOption(
+            c"application_name".as_ptr(),
+            name.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+        );
+    }
+}
+
+/// Whether the library is being loaded by the postmaster, which alone can be asked for shared memory and workers.
+pub fn is_being_preloaded() -> bool {
+    // SAFETY: reads a static.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
+/// Whether pg_upgrade started this server.
+pub fn is_binary_upgrade() -> bool {
+    // SAFETY: reads a static.
+    unsafe { pg_sys::IsBinaryUpgrade }
+}

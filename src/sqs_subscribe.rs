@@ -1,0 +1,142 @@
+//! `sqs_subscribe`, `sqs_unsubscribe`, and the trigger that tells the launcher of changes.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use queue::QueueUrl;
+
+use crate::errors::Failure;
+use crate::ingest::{Source, Target};
+use crate::pg::identity::{as_role, can_login, current_role, may_act_for, role_name};
+use crate::pg::relation;
+use crate::settings;
+use crate::worker::{board, subscription};
+
+/// The most workers that one subscription may ask for.
+const MOST_WORKERS: i32 = 32;
+
+/// Has background workers ingest from the queue from now on, as the current role. Called again, it changes the
+/// number of workers and enables the subscription.
+#[pg_extern(volatile, parallel_unsafe)]
+fn sqs_subscribe(
+    queue_url: Option<&str>,
+    workers: default!(Option<i32>, 1),
+) -> Result<(), ErrorReport> {
+    let workers = workers.ok_or(Failure::NullArgument("workers"))?;
+    if !(1..=MOST_WORKERS).contains(&workers) {
+        let failure = Failure::OutOfRange {
+            argument: "workers",
+            value: workers.into(),
+            range: "from 1 to 32",
+        };
+        return Err(failure.into());
+    }
+    let queue_url = normal_url(queue_url)?;
+    check_workers_possible()?;
+    Source::new(&queue_url)?;
+    let target = Target::check()?;
+    Known::find(&queue_url)?.may_change(&queue_url)?;
+    let table = subscription::table().ok_or(Failure::NotInstalled)?;
+    let role = current_role();
+    as_role(target.owner, || {
+        Spi::run_with_args(
+            &format!(
+                "INSERT INTO {table} AS known (queue_url, role, workers) \
+                 VALUES ($1, $2::pg_catalog.regrole, $3) \
+                 ON CONFLICT (queue_url) DO UPDATE SET workers = EXCLUDED.workers, enabled = true"
+            ),
+            &[queue_url.as_str().into(), role.into(), workers.into()],
+        )
+    })
+    .unwrap_or_else(|error| pgrx::error!("{error}"));
+    Ok(())
+}
+
+/// Ends the subscription of the queue; its workers finish within a moment.
+#[pg_extern(volatile, parallel_unsafe)]
+fn sqs_unsubscribe(queue_url: Option<&str>) -> Result<(), ErrorReport> {
+    let queue_url = normal_url(queue_url)?;
+    let known = Known::find(&queue_url)?;
+    if known.role.is_none() {
+        return Err(Failure::NotSubscribed { queue: queue_url }.into());
+    }
+    known.may_change(&queue_url)?;
+    let table = subscription::table().ok_or(Failure::NotInstalled)?;
+    as_role(known.owner, || {
+        let delete = format!("DELETE FROM {table} WHERE queue_url OPERATOR(pg_catalog.=) $1");
+        Spi::run_with_args(&delete, &[queue_url.as_str().into()])
+    })
+    .unwrap_or_else(|error| pgrx::error!("{error}"));
+    Ok(())
+}
+
+/// Statement trigger on `sqs_subscription`.
+#[pg_trigger]
+fn sqs_subscription_changed<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgTriggerError> {
+    let _ = trigger;
+    subscription::changed();
+    Ok(None::<PgHeapTuple<'a, AllocatedByRust>>)
+}
+
+/// One queue has one subscription, however its URL is spelt.
+fn normal_url(queue_url: Option<&str>) -> Result<String, Failure> {
+    let queue_url = queue_url.ok_or(Failure::NullArgument("queue_url"))?;
+    Ok(QueueUrl::parse(queue_url)?.as_str().to_owned())
+}
+
+fn check_workers_possible() -> Result<(), Failure> {
+    if !board::is_there() {
+        return Err(Failure::NotPreloaded);
+    }
+    let database = settings::database();
+    if relation::current_database() != database {
+        return Err(Failure::WrongDatabase { database });
+    }
+    let role = current_role();
+    if !can_login(role) {
+        return Err(Failure::CannotLogin {
+            role: role_name(role),
+        });
+    }
+    Ok(())
+}
+
+/// What is known of a queue's subscription.
+struct Known {
+    /// The role that subscribed, if one did.
+    role: Option<pg_sys::Oid>,
+    /// The owner of the table.
+    owner: pg_sys::Oid,
+}
+
+impl Known {
+    fn find(queue_url: &str) -> Result<Known, Failure> {
+        const TABLE: &CStr = c"sqs_subscription";
+        let schema = relation::extension_schema(crate::ingest::target::EXTENSION)
+            .ok_or(Failure::NotInstalled)?;
+        let owner = relation::owner(relation::find(schema, TABLE).ok_or(Failure::NotInstalled)?);
+        let query = format!(
+            "SELECT role::pg_catalog.oid FROM {} WHERE queue_url OPERATOR(pg_catalog.=) $1",
+            relation::qualified_name(schema, TABLE)
+        );
+        let role = as_role(owner, || {
+            Spi::get_one_with_args(&query, &[queue_url.into()])
+        });
+        Ok(Known {
+            role: role.ok().flatten(),
+            owner,
+        })
+    }
+
+    fn may_change(&self, queue_url: &str) -> Result<(), Failure> {
+        match self.role {
+            Some(role) if !may_act_for(current_role(), role) => Err(Failure::NotSubscriber {
+                queue: queue_url.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}

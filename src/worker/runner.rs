@@ -1,0 +1,251 @@
+//! One worker: receives outside of transactions, and writes each batch in one.
+
+use std::ffi::CStr;
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, pg_guard, pg_sys};
+use queue::Receive;
+
+use super::board::{self, Assignment};
+use crate::errors::Failure;
+use crate::ingest::{
+    AtAbort, BlockedGroups, CHUNK, Intake, Refusals, Source, Taken, Target, Writer,
+};
+use crate::pg::error::Caught;
+use crate::pg::worker;
+use crate::pg::{latch, transaction};
+use crate::report;
+use crate::settings;
+
+/// SQS' longest poll: what a quiet queue costs is one of these at a time.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Between tries of a batch that cannot be written.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// So many rows refused by `user_logins` in a row, and none taken, are the table's fault and not theirs.
+const REFUSALS_THAT_BLAME_THE_TABLE: u64 = 10;
+
+const ACTIVITY: &CStr = c"writing a batch of logins";
+
+/// Started by the launcher; `slot` is its place on the board.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn sqs_worker_main(slot: pg_sys::Datum) {
+    worker::take_signals();
+    let Some(assignment) = board::take(slot.value()) else {
+        return;
+    };
+    worker::connect_as(assignment.database, assignment.role);
+    worker::set_application_name(&format!("user_logins_sqs: {}", assignment.queue_name()));
+    Runner::new(assignment).run();
+}
+
+struct Runner {
+    assignment: Assignment,
+    /// Messages taken from the channel whose transaction has not committed. They stay here, and invisible in the
+    /// queue, while it fails: given back they would be received again and again, until the queue's redrive policy
+    /// took them for poison.
+    held: Taken,
+    blocked: BlockedGroups,
+    refusals: Refusals,
+    pause: Duration,
+    trouble: Option<String>,
+}
+
+/// Why a worker goes on to its next session with the queue, or ends.
+enum Next {
+    ReadSettings,
+    End,
+}
+
+impl Runner {
+    fn new(assignment: Assignment) -> Runner {
+        Runner {
+            assignment,
+            held: Taken::default(),
+            blocked: BlockedGroups::default(),
+            refusals: Refusals::default(),
+            pause: SHORTEST_PAUSE,
+            trouble: None,
+        }
+    }
+
+    fn run(mut self) {
+        loop {
+            match self.session() {
+                Ok(Next::ReadSettings) => {}
+                Ok(Next::End) => return,
+                Err(failure) => {
+                    self.complain(failure.into());
+                    self.rest();
+                    worker::reload_if_asked();
+                }
+            }
+        }
+    }
+
+    /// Ingests until the settings change or there is nothing to do here any more.
+    fn session(&mut self) -> Result<Next, Failure> {
+        let source = Source::new(self.assignment.queue_url())?;
+        let mut intake = Intake::open(&source, how_to_receive())?;
+        loop {
+            if worker::reload_if_asked() {
+                return Ok(Next::ReadSettings);
+            }
+            self.gather(&mut intake, &source);
+            if self.held.messages().is_empty() {
+                continue;
+            }
+            match self.write(&source) {
+                Ok(()) => self.recovered(),
+                Err(Refusal::Gone) => return Ok(Next::End),
+                Err(Refusal::Trouble(report)) => {
+                    self.complain(*report);
+                    self.rest();
+                }
+            }
+        }
+    }
+
+    /// Waits for a first message, then for others until the batch is full or the first has waited long enough.
+    fn gather(&mut self, intake: &mut Intake, source: &Source) {
+        let batch_size = settings::batch_size();
+        if self.held.messages().is_empty() {
+            self.fill(intake, source, 1, None);
+        }
+        let enough = batch_size.saturating_sub(self.held.messages().len());
+        self.fill(
+            intake,
+            source,
+            enough,
+            Some(Instant::now() + settings::linger()),
+        );
+        intake.take_into(&mut self.held, enough.max(1));
+    }
+
+    /// The queue's trouble is told once; receiving goes on by itself meanwhile, ever more slowly.
+    fn fill(
+        &mut self,
+        intake: &mut Intake,
+        source: &Source,
+        enough: usize,
+        until: Option<Instant>,
+    ) {
+        if let Err(error) = intake.fill(enough, until) {
+            self.complain(source.failure(error).into());
+        }
+    }
+
+    /// Writes what is held in one transaction.
+    fn write(&mut self, source: &Source) -> Result<(), Refusal> {
+        worker::show_activity(Some(ACTIVITY));
+        let outcome = transaction::run(|| self.write_in_transaction(source));
+        worker::show_activity(None);
+        worker::report_statistics();
+        match outcome {
+            Ok(Ok((blocked, refusals))) => {
+                self.blocked = blocked;
+                self.refusals = refusals;
+                std::mem::take(&mut self.held).decided();
+                Ok(())
+            }
+            Ok(Err(Failure::NotInstalled)) => Err(Refusal::Gone),
+            Ok(Err(failure)) => Err(Refusal::Trouble(Box::new(failure.into()))),
+            Err(error) => Err(Refusal::Trouble(Box::new(told(&error)))),
+        }
+    }
+
+    fn write_in_transaction(
+        &mut self,
+        source: &Source,
+    ) -> Result<(BlockedGroups, Refusals), Failure> {
+        let target = Target::check()?;
+        transaction::defer_nothing();
+        let blocked = std::mem::take(&mut self.blocked);
+        let mut writer =
+            Writer::new(source, &target, AtAbort::Keep).resume(blocked, self.refusals.clone());
+        for chunk in self.held.messages().chunks(CHUNK) {
+            writer.write(chunk);
+        }
+        let Refusals { in_a_row, last } = writer.refusals();
+        if *in_a_row >= REFUSALS_THAT_BLAME_THE_TABLE {
+            return Err(Failure::AllRefused {
+                rows: *in_a_row,
+                last: last.clone(),
+            });
+        }
+        Ok(writer.pause())
+    }
+
+    /// One line in the log when the state changes, not one a try.
+    fn complain(&mut self, report: ErrorReport) {
+        let said = report.message().to_owned();
+        if self.trouble.as_ref() != Some(&said) {
+            self.trouble = Some(said);
+            report.report(PgLogLevel::WARNING);
+        }
+    }
+
+    fn recovered(&mut self) {
+        self.pause = SHORTEST_PAUSE;
+        if self.trouble.take().is_some() {
+            report::log(format!(
+                "ingest from \"{}\" goes on",
+                self.assignment.queue_url()
+            ));
+        }
+    }
+
+    /// Sleeps for a while that doubles from time to time, give or take a quarter, so that workers that failed
+    /// together do not try again together.
+    fn rest(&mut self) {
+        let jitter = 0.75 + 0.5 * fraction();
+        let until = Instant::now() + self.pause.mul_f64(jitter);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            latch::wait(left);
+        }
+    }
+}
+
+/// Why a batch was not written.
+enum Refusal {
+    /// The extension is not there any more.
+    Gone,
+    /// To be tried again.
+    Trouble(Box<ErrorReport>),
+}
+
+fn told(error: &Caught) -> ErrorReport {
+    let mut report = ErrorReport::new(error.code(), error.message().to_owned(), "user_logins_sqs");
+    if let Some(detail) = error.detail() {
+        report = report.set_detail(detail);
+    }
+    if let Some(hint) = error.hint() {
+        report = report.set_hint(hint);
+    }
+    report
+}
+
+fn how_to_receive() -> Receive {
+    Receive {
+        limit: None,
+        until_empty: false,
+        wait: WAIT,
+        concurrency: settings::receive_concurrency(),
+        visibility: settings::visibility_timeout(),
+    }
+}
+
+/// A number from 0 to 1.
+fn fraction() -> f64 {
+    // SAFETY: Postgres' generator for such purposes; state of this process.
+    unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) }
+}
