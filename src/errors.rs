@@ -200,7 +200,7 @@ fn said(failure: Failure) -> Said {
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "user_logins_sqs must be loaded via shared_preload_libraries",
         )
-        .detail("Background workers can only be had by a library that is loaded when the server starts.")
+        .detail("Background workers and statistics can only be had by a library that is loaded when the server starts.")
         .hint("Add user_logins_sqs to shared_preload_libraries in postgresql.conf, as in shared_preload_libraries = 'user_logins_sqs', and restart the server."),
         WrongDatabase { database } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -35,8 +35,12 @@ mod settings;
 mod sqs_check_user_logins;
 mod sqs_drain;
 mod sqs_ingest;
+mod sqs_progress;
 mod sqs_prune;
+mod sqs_stat;
+mod sqs_stat_reset;
 mod sqs_subscribe;
+mod stat;
 mod worker;
 
 use pgrx::pg_guard;
@@ -49,6 +53,16 @@ pgrx::extension_sql_file!(
     name = "subscription",
     requires = ["tables", sqs_subscribe::sqs_subscription_changed]
 );
+pgrx::extension_sql_file!(
+    "../sql/stat.sql",
+    name = "stat",
+    requires = [
+        sqs_stat::sqs_stat_get_queues,
+        sqs_progress::sqs_stat_get_calls,
+        sqs_stat_reset::sqs_stat_reset,
+        sqs_stat_reset::sqs_stat_reset_queue
+    ]
+);
 pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Called by Postgres when the library is loaded, which under `shared_preload_libraries` is in the postmaster:
@@ -57,6 +71,7 @@ pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 pub extern "C-unwind" fn _PG_init() {
     settings::init();
     if pg::worker::is_being_preloaded() {
+        stat::init();
         worker::init();
     }
 }

@@ -12,6 +12,7 @@ use crate::notice;
 use crate::pg::latch;
 use crate::pg::procedure::{NonAtomic, may_commit};
 use crate::pg::transaction::defer_nothing;
+use crate::stat::Progress;
 
 /// A long poll asks all of SQS' servers, a short one only some.
 const WAIT: Duration = Duration::from_secs(1);
@@ -36,7 +37,8 @@ fn sqs_drain(
     }
     let drain = Drain::new(queue_url, batch_size, max_messages)?;
     let transactions = NonAtomic::connect();
-    drain.run(&transactions)?;
+    let stat = drain.source.stat();
+    stat.watch(|| drain.run(&transactions))?;
     transactions.finish();
     Ok(())
 }
@@ -67,6 +69,7 @@ impl Drain {
     }
 
     fn run(&self, transactions: &NonAtomic) -> Result<(), Failure> {
+        let _progress = Progress::begin(self.source.queue().url().as_str(), self.limit);
         let target = Target::check()?;
         let mut writer = Writer::new(&self.source, &target, AtAbort::Release);
         if self.source.queue().url().is_fifo() {

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 use crate::errors::Failure;
 use crate::ingest::{AtAbort, CHUNK, Intake, Source, Target, Writer};
 use crate::notice;
+use crate::stat::Progress;
 
 /// SQS' longest poll, in seconds.
 const LONGEST_WAIT: i32 = 20;
@@ -20,7 +21,7 @@ fn sqs_ingest(
     wait_seconds: default!(Option<i32>, 1),
 ) -> Result<i64, ErrorReport> {
     let call = Call::new(queue_url, n, wait_seconds)?;
-    Ok(call.run()?)
+    call.source.stat().watch(|| call.run())
 }
 
 struct Call {
@@ -63,6 +64,7 @@ impl Call {
     }
 
     fn run(&self) -> Result<i64, Failure> {
+        let _progress = Progress::begin(self.source.queue().url().as_str(), Some(self.limit));
         let target = Target::check()?;
         let mut writer = Writer::new(&self.source, &target, AtAbort::Release);
         let mut intake = Intake::open(

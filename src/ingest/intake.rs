@@ -12,12 +12,14 @@ use super::source::Source;
 use crate::errors::Failure;
 use crate::io;
 use crate::pg::latch;
+use crate::stat::QueueStat;
 
 /// Messages on their way to become rows.
 pub struct Intake {
     inlet: Inlet<Decoded>,
     waiting: VecDeque<Message>,
     ended: bool,
+    stat: QueueStat,
 }
 
 impl Intake {
@@ -33,6 +35,7 @@ impl Intake {
             inlet,
             waiting: VecDeque::new(),
             ended: false,
+            stat: source.stat(),
         })
     }
 
@@ -76,6 +79,11 @@ impl Intake {
         taken.extend(self.waiting.drain(..count));
     }
 
+    /// Whether nothing is here to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Whether no more will come: the limit is reached, or a poll came back empty.
     pub fn ended(&self) -> bool {
         self.ended && self.waiting.is_empty()
@@ -86,6 +94,7 @@ impl Intake {
         while self.waiting.len() < enough {
             match self.inlet.next() {
                 Next::Messages(messages) => {
+                    self.stat.received(messages.len() as u64);
                     self.waiting.extend(messages.into_iter().map(Message::from))
                 }
                 Next::Nothing => return Ok(false),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::errors::Failure;
 use crate::settings::{self, AppVersionEncoding};
+use crate::stat::QueueStat;
 
 /// SHA-256's output is as long as a key need be; half of that is the least that cannot be guessed.
 const SHORTEST_KEY: usize = 16;
@@ -17,6 +18,7 @@ const SHORTEST_KEY: usize = 16;
 /// A queue to ingest from.
 pub struct Source {
     queue: Queue,
+    stat: QueueStat,
     masker: Masker,
     encoding: VersionEncoding,
 }
@@ -31,13 +33,15 @@ impl Source {
         check_allowed(&url)?;
         let endpoint = settings::endpoint_url();
         let region = settings::region();
-        let queue = Queue::new(url, endpoint.as_deref(), region.as_deref(), Arc::new(()))?;
+        let stat = QueueStat::of(url.as_str());
+        let queue = Queue::new(url, endpoint.as_deref(), region.as_deref(), Arc::new(stat))?;
         let encoding = match settings::app_version_encoding() {
             AppVersionEncoding::Digits => VersionEncoding::Digits,
             AppVersionEncoding::Sortable => VersionEncoding::Sortable,
         };
         Ok(Source {
             queue,
+            stat,
             masker: masker()?,
             encoding,
         })
@@ -46,6 +50,11 @@ impl Source {
     /// The queue.
     pub fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    /// What is counted of it.
+    pub fn stat(&self) -> QueueStat {
+        self.stat
     }
 
     /// A decoder for its messages.

@@ -96,11 +96,11 @@ impl Statements {
     }
 
     /// Inserts `rows`, except those whose messages are in the ledger already, and enters the rest there. No two
-    /// rows may share a key. Returns how many were new.
+    /// rows may share a key. Returns when the messages of those that were new had been sent.
     ///
     /// Ledger entries are made in the order of their keys, so that concurrent sessions wait for each other in one
     /// direction only; rows keep their order of arrival.
-    pub fn insert(&self, rows: &[&Row]) -> usize {
+    pub fn insert(&self, rows: &[&Row]) -> Vec<i64> {
         let mut keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
         keys.sort_unstable();
         let new = self.enter_in_ledger(&keys);
@@ -141,9 +141,9 @@ impl Statements {
         })
     }
 
-    fn insert_logins(&self, rows: &[&Row]) -> usize {
+    fn insert_logins(&self, rows: &[&Row]) -> Vec<i64> {
         if rows.is_empty() {
-            return 0;
+            return Vec::new();
         }
         let texts = |of: fn(&Row) -> Option<&str>| {
             argument(
@@ -171,7 +171,7 @@ impl Statements {
                 .update(&self.user_logins, None, &arguments)
                 .unwrap_or_else(|error| pgrx::error!("{error}"));
         });
-        rows.len()
+        rows.iter().map(|row| row.key.sent_at).collect()
     }
 
     /// Records rejections, or counts them up where they are known.

@@ -18,6 +18,7 @@ use crate::pg::error::Caught;
 use crate::pg::subtransaction::attempt;
 use crate::pg::transaction::force_synchronous_commit;
 use crate::settings::{self, RejectedMessages};
+use crate::stat::{QueueStat, Written};
 
 /// What became of the messages so far.
 #[derive(Clone, Copy, Default, Debug)]
@@ -36,6 +37,7 @@ pub struct Tally {
 pub struct Writer {
     statements: Rc<Statements>,
     at_abort: AtAbort,
+    stat: QueueStat,
     queue_url: String,
     rejected_messages: RejectedMessages,
     blocked: BlockedGroups,
@@ -59,6 +61,7 @@ impl Writer {
         Writer {
             statements: Statements::prepared(target),
             at_abort,
+            stat: source.stat(),
             queue_url: source.queue().url().as_str().to_owned(),
             rejected_messages: settings::rejected_messages(),
             blocked: BlockedGroups::default(),
@@ -144,13 +147,13 @@ impl Writer {
         }
         let rows: Vec<&Row> = candidates.iter().map(|candidate| candidate.row).collect();
         match attempt(|| self.statements.insert(&rows)) {
-            Ok(inserted) => {
+            Ok(sent_at) => {
                 self.refusals = Refusals::default();
                 let done = candidates.iter().flat_map(|candidate| candidate.receipts());
                 let done_before = chunk.done.len();
                 chunk.done.extend(done);
-                chunk.inserted += inserted;
-                chunk.duplicates += chunk.done.len() - done_before - inserted;
+                chunk.duplicates += chunk.done.len() - done_before - sent_at.len();
+                chunk.inserted.extend(sent_at);
             }
             Err(error) if !error.state().blames_the_row() => error.rethrow(),
             Err(error) => match *candidates {
@@ -201,10 +204,15 @@ impl Writer {
     }
 
     fn settle(&mut self, chunk: Chunk) {
-        self.tally.inserted += chunk.inserted as u64;
+        self.tally.inserted += chunk.inserted.len() as u64;
         self.tally.duplicates += chunk.duplicates as u64;
         self.tally.rejected += chunk.rejected.len() as u64;
         self.tally.held_back += chunk.held_back.len() as u64;
+        self.stat.written(Written {
+            sent_at: chunk.inserted,
+            duplicates: chunk.duplicates as u64,
+            rejected: chunk.rejected.len() as u64,
+        });
         let fate_of_rejected = match self.rejected_messages {
             RejectedMessages::Leave => Fate::Leave,
             RejectedMessages::Delete => Fate::Delete,
@@ -232,7 +240,8 @@ impl Candidate<'_> {
 /// What became of the messages of one chunk.
 #[derive(Default)]
 struct Chunk {
-    inserted: usize,
+    /// When the messages of the new rows were sent.
+    inserted: Vec<i64>,
     duplicates: usize,
     rejections: Rejections,
     done: Vec<Receipt>,

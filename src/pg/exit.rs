@@ -2,9 +2,27 @@
 
 use pgrx::{pg_guard, pg_sys};
 use std::cell::Cell;
+use std::thread::LocalKey;
+
+type Finish = Cell<Option<fn()>>;
 
 thread_local! {
-    static AT_EXIT: Cell<Option<fn()>> = const { Cell::new(None) };
+    static AT_EXIT: Finish = const { Cell::new(None) };
+    static BEFORE_SHARED_MEMORY: Finish = const { Cell::new(None) };
+}
+
+/// Calls `finish` once when the process ends in good order, as one of the first things, before it waits for anything.
+/// Nothing of Postgres may be called there. Later calls replace `finish`.
+pub fn before_shared_memory_is_left(finish: fn()) {
+    if BEFORE_SHARED_MEMORY.replace(Some(finish)).is_none() {
+        // SAFETY: as in `at_exit`.
+        unsafe {
+            pg_sys::before_shmem_exit(
+                Some(run_before_shared_memory_is_left),
+                pg_sys::Datum::from(0usize),
+            );
+        }
+    }
 }
 
 /// Calls `finish` once when the process ends in good order, after its transaction was aborted and its locks were
@@ -19,7 +37,16 @@ pub fn at_exit(finish: fn()) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn run(_code: i32, _arg: pg_sys::Datum) {
-    if let Some(finish) = AT_EXIT.take() {
+    run_once(&AT_EXIT);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn run_before_shared_memory_is_left(_code: i32, _arg: pg_sys::Datum) {
+    run_once(&BEFORE_SHARED_MEMORY);
+}
+
+fn run_once(finish: &'static LocalKey<Finish>) {
+    if let Some(finish) = finish.take() {
         // An error here would send proc_exit round again.
         let _ = std::panic::catch_unwind(finish);
     }

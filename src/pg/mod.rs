@@ -3,12 +3,16 @@
 //! Everything in this module is for the backend's main thread only.
 
 pub mod array;
+pub mod clock;
+pub mod database;
+pub mod datum;
 pub mod error;
 pub mod exit;
 pub mod identity;
 pub mod latch;
 pub mod procedure;
 pub mod relation;
+pub mod shared_memory;
 pub mod subtransaction;
 pub mod transaction;
 pub mod worker;

@@ -12,8 +12,6 @@ pub mod prune;
 mod runner;
 pub mod subscription;
 
-
-
 use crate::pg::worker::{self, Registration};
 
 /// The launcher's type in `pg_stat_activity`.

@@ -17,6 +17,7 @@ use crate::pg::worker;
 use crate::pg::{latch, transaction};
 use crate::report;
 use crate::settings;
+use crate::stat::{Progress, QueueStat, State};
 
 /// SQS' longest poll: what a quiet queue costs is one of these at a time.
 const WAIT: Duration = Duration::from_secs(20);
@@ -53,6 +54,7 @@ struct Runner {
     refusals: Refusals,
     pause: Duration,
     trouble: Option<String>,
+    stat: QueueStat,
 }
 
 /// Why a worker goes on to its next session with the queue, or ends.
@@ -70,6 +72,7 @@ impl Runner {
             refusals: Refusals::default(),
             pause: SHORTEST_PAUSE,
             trouble: None,
+            stat: QueueStat::of(assignment.queue_url()),
         }
     }
 
@@ -79,7 +82,7 @@ impl Runner {
                 Ok(Next::ReadSettings) => {}
                 Ok(Next::End) => return,
                 Err(failure) => {
-                    self.complain(failure.into());
+                    self.complain(failure);
                     self.rest();
                     worker::reload_if_asked();
                 }
@@ -91,6 +94,7 @@ impl Runner {
     fn session(&mut self) -> Result<Next, Failure> {
         let source = Source::new(self.assignment.queue_url())?;
         let mut intake = Intake::open(&source, how_to_receive())?;
+        let _progress = Progress::begin(source.queue().url().as_str(), None);
         loop {
             if worker::reload_if_asked() {
                 return Ok(Next::ReadSettings);
@@ -102,8 +106,12 @@ impl Runner {
             match self.write(&source) {
                 Ok(()) => self.recovered(),
                 Err(Refusal::Gone) => return Ok(Next::End),
-                Err(Refusal::Trouble(report)) => {
-                    self.complain(*report);
+                Err(Refusal::Ours(failure)) => {
+                    self.complain(failure);
+                    self.rest();
+                }
+                Err(Refusal::Postgres(report)) => {
+                    self.report(*report, State::Retrying);
                     self.rest();
                 }
             }
@@ -114,6 +122,10 @@ impl Runner {
     fn gather(&mut self, intake: &mut Intake, source: &Source) {
         let batch_size = settings::batch_size();
         if self.held.messages().is_empty() {
+            self.fill(intake, source, 1, Some(Instant::now()));
+        }
+        if self.held.messages().is_empty() && intake.is_empty() {
+            self.idle();
             self.fill(intake, source, 1, None);
         }
         let enough = batch_size.saturating_sub(self.held.messages().len());
@@ -135,7 +147,7 @@ impl Runner {
         until: Option<Instant>,
     ) {
         if let Err(error) = intake.fill(enough, until) {
-            self.complain(source.failure(error).into());
+            self.complain(source.failure(error));
         }
     }
 
@@ -153,8 +165,8 @@ impl Runner {
                 Ok(())
             }
             Ok(Err(Failure::NotInstalled)) => Err(Refusal::Gone),
-            Ok(Err(failure)) => Err(Refusal::Trouble(Box::new(failure.into()))),
-            Err(error) => Err(Refusal::Trouble(Box::new(told(&error)))),
+            Ok(Err(failure)) => Err(Refusal::Ours(failure)),
+            Err(error) => Err(Refusal::Postgres(Box::new(told(&error)))),
         }
     }
 
@@ -180,8 +192,18 @@ impl Runner {
         Ok(writer.pause())
     }
 
-    /// One line in the log when the state changes, not one a try.
-    fn complain(&mut self, report: ErrorReport) {
+    fn complain(&mut self, failure: Failure) {
+        let state = match failure {
+            Failure::AllRefused { .. } => State::Paused,
+            _ => State::Retrying,
+        };
+        self.report(failure.into(), state);
+    }
+
+    /// Counts every failure, but tells the log only when the state changes.
+    fn report(&mut self, report: ErrorReport, state: State) {
+        self.stat.failed(report.message());
+        self.stat.set_state(Some(state));
         let said = report.message().to_owned();
         if self.trouble.as_ref() != Some(&said) {
             self.trouble = Some(said);
@@ -189,8 +211,15 @@ impl Runner {
         }
     }
 
+    fn idle(&self) {
+        if self.trouble.is_none() {
+            self.stat.set_state(Some(State::Idle));
+        }
+    }
+
     fn recovered(&mut self) {
         self.pause = SHORTEST_PAUSE;
+        self.stat.set_state(Some(State::Running));
         if self.trouble.take().is_some() {
             report::log(format!(
                 "ingest from \"{}\" goes on",
@@ -219,8 +248,10 @@ impl Runner {
 enum Refusal {
     /// The extension is not there any more.
     Gone,
-    /// To be tried again.
-    Trouble(Box<ErrorReport>),
+    /// A failure of ours: to be tried again.
+    Ours(Failure),
+    /// An error of Postgres' own: to be tried again.
+    Postgres(Box<ErrorReport>),
 }
 
 fn told(error: &Caught) -> ErrorReport {

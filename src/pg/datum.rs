@@ -1,0 +1,19 @@
+//! Counts and times of ours as the values of SQL that they are shown as.
+
+use pgrx::datum::{Interval, TimestampWithTimeZone};
+
+/// A count as a `bigint`.
+pub fn bigint(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Microseconds since 2000-01-01 UTC as a `timestamptz`; none outside of its range.
+pub fn timestamp(microseconds: i64) -> Option<TimestampWithTimeZone> {
+    TimestampWithTimeZone::try_from(microseconds).ok()
+}
+
+/// Milliseconds as an `interval`.
+pub fn interval(milliseconds: u64) -> Option<Interval> {
+    let microseconds = i64::try_from(milliseconds).ok()?.checked_mul(1_000)?;
+    Interval::new(0, 0, microseconds).ok()
+}

@@ -1,0 +1,61 @@
+//! The function behind the view `sqs_stat`: a row for each queue of the current database.
+
+use pgrx::datum::Interval;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::pg::datum::{bigint, interval, timestamp};
+use crate::stat::queue;
+use crate::worker;
+
+/// What is counted of each queue that was ingested from since the server was started.
+#[pg_extern(volatile, parallel_restricted)]
+#[allow(clippy::type_complexity, reason = "the columns are the type")]
+fn sqs_stat_get_queues() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(queue_url, String),
+            name!(received, i64),
+            name!(inserted, i64),
+            name!(duplicates, i64),
+            name!(rejected, i64),
+            name!(deleted, i64),
+            name!(delete_failures, i64),
+            name!(errors, i64),
+            name!(last_error, Option<String>),
+            name!(last_error_at, Option<TimestampWithTimeZone>),
+            name!(last_commit, Option<TimestampWithTimeZone>),
+            name!(lag_p50, Option<Interval>),
+            name!(lag_p99, Option<Interval>),
+            name!(workers, i32),
+            name!(state, Option<&'static str>),
+            name!(stats_reset, Option<TimestampWithTimeZone>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let rows = queue::rows()?;
+    Ok(TableIterator::new(rows.into_iter().map(|row| {
+        let workers = worker::board::running(&row.queue_url);
+        (
+            row.queue_url,
+            bigint(row.received),
+            bigint(row.inserted),
+            bigint(row.duplicates),
+            bigint(row.rejected),
+            bigint(row.deleted),
+            bigint(row.delete_failures),
+            bigint(row.errors),
+            row.last_error,
+            row.last_error_at.and_then(timestamp),
+            row.last_commit.and_then(timestamp),
+            row.lag_p50.and_then(interval),
+            row.lag_p99.and_then(interval),
+            workers,
+            // What the last worker did before it ended says nothing now.
+            row.state.filter(|_| workers > 0),
+            timestamp(row.counted_since),
+        )
+    })))
+}

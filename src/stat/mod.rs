@@ -1,0 +1,20 @@
+//! What is going on: counts by queue and running calls, in shared memory, where they outlive whoever counted.
+//!
+//! [`QueueStat`] counts. What a transaction wrote it counts when that commits: [`pending`]. [`Progress`] shows a
+//! call while it runs. The views `sqs_stat` and `sqs_progress` read from [`queue`] and [`progress`]. Without
+//! `shared_preload_libraries` there is no shared memory: then nothing is counted, and only the views mind.
+
+mod lag;
+mod pending;
+pub mod progress;
+pub mod queue;
+mod shared;
+
+pub use pending::Written;
+pub use progress::Progress;
+pub use queue::{QueueStat, State};
+
+/// Asks the postmaster for the shared memory. Only while preloaded libraries are loaded.
+pub fn init() {
+    shared::STATISTICS.request();
+}

@@ -1,0 +1,80 @@
+//! What the current transaction has written, by subtransaction: only what really commits is counted.
+
+use std::cell::RefCell;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::shared::QueueSlot;
+use crate::pg::clock;
+use crate::pg::transaction::{self, INDIFFERENT, Listener};
+
+/// What became of the messages of a chunk.
+#[derive(Default)]
+pub struct Written {
+    /// For each new row, when its message was sent: microseconds since 2000-01-01 UTC.
+    pub sent_at: Vec<i64>,
+    /// Messages that were in the ledger already.
+    pub duplicates: u64,
+    /// Messages that cannot become rows.
+    pub rejected: u64,
+}
+
+struct Pending {
+    level: i32,
+    slot: &'static QueueSlot,
+    written: Written,
+}
+
+thread_local! {
+    static PENDING: RefCell<Vec<Pending>> = const { RefCell::new(Vec::new()) };
+}
+
+static LISTENER: Listener = Listener {
+    committed,
+    aborted: || drop(PENDING.take()),
+    subtransaction_committed,
+    subtransaction_aborted,
+    ..INDIFFERENT
+};
+
+/// Counts `written` when the current (sub)transaction, and all above it, have committed.
+pub fn count_at_commit(slot: &'static QueueSlot, written: Written) {
+    transaction::listen(&LISTENER);
+    let level = transaction::nest_level();
+    PENDING.with_borrow_mut(|pending| {
+        pending.push(Pending {
+            level,
+            slot,
+            written,
+        });
+    });
+}
+
+fn committed() {
+    let pending = PENDING.take();
+    if pending.is_empty() {
+        return;
+    }
+    let now = clock::now();
+    for Pending { slot, written, .. } in pending {
+        slot.inserted
+            .fetch_add(written.sent_at.len() as u64, Relaxed);
+        slot.duplicates.fetch_add(written.duplicates, Relaxed);
+        slot.rejected.fetch_add(written.rejected, Relaxed);
+        slot.last_commit.fetch_max(now, Relaxed);
+        for sent_at in written.sent_at {
+            slot.lag.record((now - sent_at) / 1_000);
+        }
+    }
+}
+
+fn subtransaction_committed(level: i32) {
+    PENDING.with_borrow_mut(|pending| {
+        for pending in pending.iter_mut().filter(|pending| pending.level >= level) {
+            pending.level = level - 1;
+        }
+    });
+}
+
+fn subtransaction_aborted(level: i32) {
+    PENDING.with_borrow_mut(|pending| pending.retain(|pending| pending.level < level));
+}
