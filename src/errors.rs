@@ -249,6 +249,11 @@ fn sqs(queue: &str, host: &str, error: queue::Error) -> Said {
             format!("could not make a secure connection to \"{host}\""),
             "The server needs the certificates of the authorities that it trusts (Debian: package ca-certificates).",
         ),
+        ErrorKind::Broken => (
+            ERRCODE_CONNECTION_FAILURE,
+            format!("the connection to \"{host}\" broke"),
+            "Nothing is lost: what may have been received comes back after its visibility timeout. Try again.",
+        ),
         ErrorKind::TimedOut => (
             ERRCODE_CONNECTION_FAILURE,
             format!("\"{host}\" did not answer in time"),

@@ -206,7 +206,7 @@ impl Client {
             Error::not_sqs(&format!("{host} does not speak HTTP/1.1"))
         } else {
             Error::new(
-                ErrorKind::Unreachable,
+                ErrorKind::Broken,
                 format!("connection to {host} broke: {}", with_causes(cause)),
             )
         }

@@ -158,7 +158,7 @@ impl Engine {
 pub(crate) struct PollsUnderWay {
     last: Cell<u64>,
     began: Rc<RefCell<BTreeMap<u64, Instant>>>,
-    /// Slowest recent answer of those that came from a queue with messages in it.
+    /// How long a queue with messages in it takes to answer: a moving average.
     latency: Cell<Duration>,
 }
 
@@ -185,8 +185,7 @@ impl PollsUnderWay {
 
     /// Learns how long a queue with messages in it takes to answer.
     pub(crate) fn learn(&self, latency: Duration) {
-        let faded = self.latency.get().mul_f32(0.9);
-        self.latency.set(latency.max(faded));
+        self.latency.set((self.latency.get() * 3 + latency) / 4);
     }
 
     /// Until when the youngest poll may well bring messages.

@@ -23,8 +23,10 @@ pub struct Error {
 /// What kind of trouble an [`Error`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// No connection: name not found, refused, reset.
+    /// No connection: name not found, refused.
     Unreachable,
+    /// The connection broke before the answer was there.
+    Broken,
     /// The server's certificate is not trusted, or there is no common TLS.
     Tls,
     /// No answer in time.
@@ -64,7 +66,7 @@ impl Error {
         use ErrorKind::*;
         matches!(
             self.kind,
-            Unreachable | TimedOut | Throttled | OverLimit | Unavailable
+            Unreachable | Broken | TimedOut | Throttled | OverLimit | Unavailable
         )
     }
 

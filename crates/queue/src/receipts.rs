@@ -275,3 +275,105 @@ fn receipts_of(response: u64, mask: u16) -> impl Iterator<Item = Receipt> {
         .map(move |index| Receipt::new(response, index))
         .filter(move |receipt| mask & receipt.bit() != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Client;
+    use crate::queue::Queue;
+    use crate::url::QueueUrl;
+    use crate::wire::response;
+    use std::sync::Arc;
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    fn remote() -> Rc<Remote> {
+        let url = QueueUrl::parse("http://localhost/000000000000/q").unwrap();
+        let queue = Queue::new(url, None, None, Arc::new(())).unwrap();
+        let client = Client::of(queue.endpoint(), Rc::default()).unwrap();
+        Rc::new(Remote::new(queue, Rc::new(client)))
+    }
+
+    fn handles(count: usize) -> Handles {
+        let messages = vec![r#"{"MessageId":"a","ReceiptHandle":"h","Body":""}"#; count];
+        let body = format!(r#"{{"Messages":[{}]}}"#, messages.join(","));
+        response(body.as_bytes(), |_| ()).unwrap().handles
+    }
+
+    fn invisible(asked: Instant, visibility: Duration) -> Invisibility {
+        Invisibility {
+            asked,
+            answered: asked,
+            first: visibility,
+            then: visibility,
+        }
+    }
+
+    #[test]
+    fn due_at_half_time_earlier_by_what_was_waited_up_to_a_quarter() {
+        let asked = Instant::now();
+        let seconds = Duration::from_secs;
+        for (waited, due) in [(0, 15.0), (2, 15.0), (20, 27.5)] {
+            let invisibility = Invisibility {
+                answered: asked + seconds(waited),
+                ..invisible(asked, seconds(30))
+            };
+            assert_eq!((invisibility.extend_at() - asked).as_secs_f64(), due);
+        }
+    }
+
+    #[test]
+    fn never_hidden_for_more_than_twelve_hours() {
+        let mut receipts = Receipts::default();
+        let asked = Instant::now();
+        receipts.take_in(remote(), handles(1), invisible(asked, 8 * HOUR));
+        let mut extend = |age: Duration| {
+            let now = asked + age;
+            let mut due = receipts.due(now);
+            let extension = receipts.next_extension(&mut due, now)?;
+            receipts.extended(&extension, asked, &[Verdict::Done]);
+            Some(extension.visibility)
+        };
+        assert_eq!(extend(3 * HOUR), None);
+        assert_eq!(extend(4 * HOUR), Some(8 * HOUR - Duration::from_secs(60)));
+        assert_eq!(extend(11 * HOUR), Some(HOUR - Duration::from_secs(60)));
+        assert_eq!(extend(12 * HOUR), None);
+    }
+
+    #[test]
+    fn an_extension_joins_responses_of_one_queue_up_to_ten_messages() {
+        let mut receipts = Receipts::default();
+        let (one, other) = (remote(), remote());
+        let asked = Instant::now();
+        for (remote, count) in [(&one, 4), (&one, 6), (&one, 1), (&other, 10)] {
+            receipts.take_in(remote.clone(), handles(count), invisible(asked, HOUR));
+        }
+        let now = asked + HOUR;
+        let mut due = receipts.due(now);
+        let sizes: Vec<usize> = std::iter::from_fn(|| receipts.next_extension(&mut due, now))
+            .map(|extension| extension.receipts.len())
+            .collect();
+        assert_eq!(sizes, [10, 1, 10]);
+        assert!(receipts.due(now).is_empty(), "all are being extended");
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_response_whose_messages_are_all_forgotten() {
+        let mut receipts = Receipts::default();
+        let taken = receipts.take_in(remote(), handles(10), invisible(Instant::now(), HOUR));
+        assert_eq!(taken.len(), 10);
+        for receipt in &taken {
+            assert_eq!(receipts.handle(*receipt), Some("h"));
+            assert!(receipts.claim(*receipt).is_some());
+            assert!(receipts.claim(*receipt).is_none());
+            receipts.forget(*receipt);
+        }
+        assert!(receipts.is_empty());
+    }
+
+    /// 100,000 held messages are 10,000 of these: about 2 MB in the map, beside the handles themselves.
+    #[test]
+    fn small() {
+        assert!(size_of::<HeldResponse>() <= 112);
+    }
+}

@@ -18,7 +18,7 @@ use crate::ramp::Ramp;
 use crate::receipts::{Invisibility, Receipt};
 use crate::remote::Remote;
 use crate::settle::{Fate, settle};
-use crate::wire::{self, ReceiveRequest, to_json};
+use crate::wire::{self, BATCH, ReceiveRequest};
 
 /// How to receive.
 #[derive(Clone, Debug)]
@@ -60,9 +60,10 @@ const ATTEMPT_GRACE: Duration = Duration::from_secs(5);
 /// All attempts at one poll together may take so much longer than its wait, where there is an end to it.
 const POLL_GRACE: Duration = Duration::from_secs(15);
 /// A server that cannot be reached at all is given up sooner.
-const UNREACHABLE_GRACE: Duration = Duration::from_secs(5);
+const UNREACHABLE_GRACE: Duration = Duration::from_secs(3);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE_WITH_AN_END: Duration = Duration::from_secs(2);
 /// A failure that may pass is worth telling when it has not passed by so many attempts.
 const WORTH_TELLING: u32 = 3;
 
@@ -151,14 +152,14 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
 
     /// One poll, with its waits and retries: an answer, or `None` if nobody wants one any more.
     async fn poll(&self, asked: u8) -> Result<Option<Answer<T>>, Error> {
+        let longest_wait = if self.remote.client.endpoint().origin.is_aws() {
+            self.how.wait
+        } else {
+            LONGEST_WAIT_ELSEWHERE
+        };
         let mut wait_left = self.how.wait;
-        let is_aws = self.remote.client.endpoint().origin.is_aws();
         loop {
-            let wait = if is_aws {
-                wait_left
-            } else {
-                wait_left.min(LONGEST_WAIT_ELSEWHERE)
-            };
+            let wait = wait_left.min(longest_wait);
             wait_left -= wait;
             let Some(mut answer) = self.ask(asked, wait).await? else {
                 return Ok(None);
@@ -169,6 +170,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
             if !self.how.until_empty {
                 answer.under_way = None;
                 self.rest_if_early(wait, answer.invisibility.asked).await;
+                return Ok(Some(answer));
             }
             if wait_left.is_zero() || self.ramp.borrow().is_ending() {
                 return Ok(Some(answer));
@@ -178,14 +180,19 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
 
     /// One call, tried again until it is answered, patience is at its end, or nobody wants it any more.
     async fn ask(&self, asked: u8, wait: Duration) -> Result<Option<Answer<T>>, Error> {
-        let first = if self.ramp.borrow().is_flowing() {
+        let has_backlog = self.ramp.borrow().is_flowing();
+        let first = if has_backlog {
             self.how.visibility
         } else {
             self.how.visibility.min(VISIBILITY_WHILE_WAITING)
         };
         let body = self.request(asked, wait, first);
         let began = Instant::now();
-        let mut backoff = Backoff::up_to(LONGEST_PAUSE);
+        let mut backoff = Backoff::up_to(if self.how.until_empty {
+            LONGEST_PAUSE_WITH_AN_END
+        } else {
+            LONGEST_PAUSE
+        });
         while !self.is_over() {
             let asked_at = Instant::now();
             let under_way = self.engine.polls.begin();
@@ -194,7 +201,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
             match result {
                 Ok(response) => {
                     self.succeeded();
-                    if !response.messages.is_empty() {
+                    if has_backlog && response.messages.len() == BATCH {
                         self.engine.polls.learn(answered - asked_at);
                     }
                     return Ok(Some(Answer {
@@ -234,7 +241,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         let attempt_id = url
             .is_fifo()
             .then(|| format!("{:032x}", fastrand::u128(..)));
-        to_json(&ReceiveRequest {
+        ReceiveRequest {
             queue_url: url.as_str(),
             max_number_of_messages: asked,
             wait_time_seconds: wait.as_secs(),
@@ -245,7 +252,8 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                 ReceiveRequest::ATTRIBUTES
             },
             receive_request_attempt_id: attempt_id.as_deref(),
-        })
+        }
+        .to_json()
     }
 
     async fn call(&self, body: Vec<u8>, limit: Duration) -> Result<wire::Response<T>, Error> {
@@ -363,7 +371,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
 fn patience(error: &Error, wait: Duration) -> Duration {
     match error.kind {
         _ if !error.is_transient() => Duration::ZERO,
-        ErrorKind::Unreachable => UNREACHABLE_GRACE,
+        ErrorKind::Unreachable | ErrorKind::Broken => UNREACHABLE_GRACE,
         _ => wait + POLL_GRACE,
     }
 }

@@ -174,7 +174,8 @@ impl Batch {
             let pause = backoff.pause();
             if attempt >= self.work.attempts() || began.elapsed() + pause >= self.work.patience() {
                 self.give_up();
-                if self.lane().last_progress.get().elapsed() >= self.work.patience() {
+                let nothing_else_went_through = self.lane().last_progress.get() <= began;
+                if nothing_else_went_through {
                     self.give_up_pending();
                 }
                 return;

@@ -263,6 +263,36 @@ mod tests {
         }
     }
 
+    /// Signatures that botocore 1.40.40 computed for this request.
+    #[test]
+    fn same_as_another_implementation() {
+        let token = "AQoDYXdzEPT//////////wEXAMPLEtc764bNrC9SAPBSM22wDOk4x4HIZ8j4FZTwdQWLWsKWHGBuFqwAeMicRXmxfpSPfIeoIYRqTflfKD8YUuwthAx7mSEI/qkPpKPi/kMcGd";
+        let cases = [
+            (
+                None,
+                "b3f2241ba3ee4c98c5bd9c07170c60ea79bd98f78f694e3c8d2aae3deaac0f6f",
+            ),
+            (
+                Some(token),
+                "0e59ca2b8b6aeddfb7d4c756ca3b1b6709219bea9b6c3aa8ad7b25e5cd67ad04",
+            ),
+        ];
+        let now = UNIX_EPOCH + Duration::from_secs(1_440_938_160);
+        let target = "AmazonSQS.ReceiveMessage";
+        let body =
+            br#"{"QueueUrl":"https://sqs.us-east-1.amazonaws.com/123456789012/login-queue"}"#;
+        for (token, signature) in cases {
+            let signer = Signer::new("sqs.us-east-1.amazonaws.com", "us-east-1");
+            let ours = signer.sign(&keys(token), now, TYPE, target, body);
+            assert_eq!(ours.date_time, "20150830T123600Z");
+            assert!(
+                ours.authorization.ends_with(signature),
+                "{}",
+                ours.authorization
+            );
+        }
+    }
+
     #[test]
     fn the_kept_key_is_for_one_day_and_one_set_of_keys() {
         let signer = Signer::new("h", "eu-west-1");

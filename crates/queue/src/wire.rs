@@ -37,6 +37,10 @@ impl ReceiveRequest<'_> {
         &["SentTimestamp", "ApproximateReceiveCount"];
     pub(crate) const FIFO_ATTRIBUTES: &'static [&'static str] =
         &["SentTimestamp", "ApproximateReceiveCount", "MessageGroupId"];
+
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        to_json(self, self.queue_url.len() + 320)
+    }
 }
 
 #[derive(Serialize)]
@@ -62,23 +66,28 @@ pub(crate) fn batch_request<'a>(
     handles: impl Iterator<Item = &'a str>,
     visibility_timeout: Option<u64>,
 ) -> Vec<u8> {
-    to_json(&BatchRequest {
-        queue_url,
-        entries: ENTRY_IDS
-            .into_iter()
-            .zip(handles)
-            .map(|(id, receipt_handle)| BatchEntry {
-                id,
-                receipt_handle,
-                visibility_timeout,
-            })
-            .collect(),
-    })
+    let entries: Vec<BatchEntry> = ENTRY_IDS
+        .into_iter()
+        .zip(handles)
+        .map(|(id, receipt_handle)| BatchEntry {
+            id,
+            receipt_handle,
+            visibility_timeout,
+        })
+        .collect();
+    let handles: usize = entries.iter().map(|entry| entry.receipt_handle.len()).sum();
+    let length = queue_url.len() + handles + 64 * (entries.len() + 1);
+    to_json(&BatchRequest { queue_url, entries }, length)
 }
 
-/// The JSON of a request. These types have no map keys and no failing `Serialize`, so it cannot fail.
-pub(crate) fn to_json(request: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(request).unwrap_or_default()
+/// The JSON of a request that is about `length` bytes long. These types have no map keys and no failing
+/// `Serialize`, so it cannot fail.
+fn to_json(request: &impl Serialize, length: usize) -> Vec<u8> {
+    let mut json = Vec::with_capacity(length);
+    match serde_json::to_writer(&mut json, request) {
+        Ok(()) => json,
+        Err(_) => Vec::new(),
+    }
 }
 
 /// What an answer says about one entry of a batch.
@@ -209,6 +218,10 @@ struct HandlesBuilder {
 impl HandlesBuilder {
     /// `None` if it is the eleventh, or if together they are longer than 64 KiB (SQS' are under 1 KiB each).
     fn push(&mut self, handle: &str) -> Option<()> {
+        if self.text.is_empty() {
+            // They are all of about the same length.
+            self.text.reserve((handle.len() + 8) * BATCH);
+        }
         self.text.push_str(handle);
         *self.ends.get_mut(usize::from(self.count))? = u16::try_from(self.text.len()).ok()?;
         self.count += 1;
@@ -503,14 +516,15 @@ mod tests {
             String::from_utf8(body).unwrap(),
             r#"{"QueueUrl":"u","Entries":[{"Id":"0","ReceiptHandle":"a","VisibilityTimeout":0}]}"#
         );
-        let body = to_json(&ReceiveRequest {
+        let body = ReceiveRequest {
             queue_url: "u",
             max_number_of_messages: 10,
             wait_time_seconds: 1,
             visibility_timeout: 30,
             message_system_attribute_names: ReceiveRequest::ATTRIBUTES,
             receive_request_attempt_id: None,
-        });
+        }
+        .to_json();
         assert_eq!(
             String::from_utf8(body).unwrap(),
             r#"{"QueueUrl":"u","MaxNumberOfMessages":10,"WaitTimeSeconds":1,"VisibilityTimeout":30,"MessageSystemAttributeNames":["SentTimestamp","ApproximateReceiveCount"]}"#

@@ -1,11 +1,7 @@
 //! An SQS of the test's own: a queue in memory behind SQS' JSON protocol, and a script that may make any call
 //! go wrong.
-#![allow(dead_code)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-pub mod reader;
-
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::{Arc, Mutex};
@@ -79,8 +75,8 @@ struct State {
     messages: Vec<Message>,
     calls: Vec<Call>,
     script: Option<Script>,
-    polls: usize,
-    most_polls: usize,
+    in_flight: HashMap<String, usize>,
+    most_in_flight: HashMap<String, usize>,
     handles: u64,
 }
 
@@ -194,13 +190,16 @@ impl Server {
             .collect()
     }
 
-    /// Most ReceiveMessage calls that were in flight at one time.
-    pub fn most_polls(&self) -> usize {
-        self.state.lock().unwrap().most_polls
+    /// Most calls of `action` that were in flight at one time.
+    pub fn most_in_flight(&self, action: &str) -> usize {
+        let state = self.state.lock().unwrap();
+        state.most_in_flight.get(action).copied().unwrap_or(0)
     }
 
+    /// ReceiveMessage calls in flight.
     pub fn polls(&self) -> usize {
-        self.state.lock().unwrap().polls
+        let state = self.state.lock().unwrap();
+        state.in_flight.get("ReceiveMessage").copied().unwrap_or(0)
     }
 }
 
@@ -268,6 +267,7 @@ async fn answer(
         .to_bytes();
     let body: Value = serde_json::from_slice(&body).unwrap();
     let (call, fault) = state.lock().unwrap().note(action, body, authorization);
+    let _in_flight = InFlight::begin(state.clone(), call.action.clone());
     match fault {
         None => Ok(ok(carry_out(&state, &call).await)),
         Some(Fault::Answer(status, text)) => Ok(with_status(status, text)),
@@ -315,7 +315,6 @@ async fn carry_out(state: &Arc<Mutex<State>>, call: &Call) -> Value {
             .unwrap()
             .batch(call, &HashSet::new(), "", false);
     }
-    let _poll = PollInFlight::begin(state.clone());
     let number = |name: &str| call.body[name].as_u64().unwrap();
     let until = Instant::now() + Duration::from_secs(number("WaitTimeSeconds"));
     let visibility = Duration::from_secs(number("VisibilityTimeout"));
@@ -334,22 +333,26 @@ async fn carry_out(state: &Arc<Mutex<State>>, call: &Call) -> Value {
     }
 }
 
-struct PollInFlight(Arc<Mutex<State>>);
+struct InFlight(Arc<Mutex<State>>, String);
 
-impl PollInFlight {
-    fn begin(state: Arc<Mutex<State>>) -> PollInFlight {
+impl InFlight {
+    fn begin(state: Arc<Mutex<State>>, action: String) -> InFlight {
         {
             let mut state = state.lock().unwrap();
-            state.polls += 1;
-            state.most_polls = state.most_polls.max(state.polls);
+            let now = state.in_flight.entry(action.clone()).or_default();
+            *now += 1;
+            let now = *now;
+            let most = state.most_in_flight.entry(action.clone()).or_default();
+            *most = now.max(*most);
         }
-        PollInFlight(state)
+        InFlight(state, action)
     }
 }
 
-impl Drop for PollInFlight {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.lock().unwrap().polls -= 1;
+        let mut state = self.0.lock().unwrap();
+        *state.in_flight.entry(self.1.clone()).or_default() -= 1;
     }
 }
 
@@ -441,14 +444,14 @@ impl State {
                 .iter_mut()
                 .find(|message| message.handle.as_deref() == Some(handle));
             match message {
-                Some(message) if !message.deleted => {
+                Some(message) => {
                     match entry["VisibilityTimeout"].as_u64() {
                         Some(seconds) => message.visible_at = now + Duration::from_secs(seconds),
                         None => message.deleted = true,
                     }
                     successful.push(json!({ "Id": id }));
                 }
-                _ => failed
+                None => failed
                     .push(json!({"Id": id, "Code": "ReceiptHandleIsInvalid", "SenderFault": true})),
             }
         }

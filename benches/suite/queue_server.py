@@ -1,0 +1,58 @@
+"""The queue server in memory: started, filled, and asked for its counts."""
+
+import contextlib
+import json
+import subprocess
+import urllib.request
+
+import process
+
+DEADLINE = 600
+
+
+class QueueServer:
+    """A running queue server."""
+
+    def __init__(self, url, pid):
+        self.url = url
+        self.pid = pid
+
+    def fill(self, messages, latency_ms):
+        """Empties the queue, puts `messages` logins into it and sets the latency of each call."""
+        return self._call("POST", f"reset?preload={messages}&latency_ms={latency_ms}")
+
+    def send(self, messages, per_second):
+        """Lets `messages` logins be sent, one after the other, in the background."""
+        return self._call("POST", f"send?messages={messages}&rate={per_second}")
+
+    def counts(self):
+        return self._call("GET", "counts")
+
+    def wait_until_deleted(self, messages):
+        """Waits until so many messages were deleted since the last `fill`; returns the counts."""
+        counts = self._call("GET", f"wait?deleted={messages}&timeout={DEADLINE}")
+        if counts["deleted"] < messages:
+            raise RuntimeError(f"not everything was deleted: {counts}")
+        return counts
+
+    def cpu(self):
+        return process.cpu(self.pid)
+
+    def _call(self, method, what):
+        base = self.url.rsplit("/", 2)[0]
+        request = urllib.request.Request(f"{base}/control/{what}", method=method)
+        with urllib.request.urlopen(request, timeout=DEADLINE + 10) as response:
+            return json.load(response)
+
+
+@contextlib.contextmanager
+def running(program):
+    """A queue server that runs as long as the `with` block."""
+    server = process.start([program], stdout=subprocess.PIPE, text=True)
+    try:
+        url = server.stdout.readline().strip()
+        if not url:
+            raise RuntimeError(f"{program} did not start")
+        yield QueueServer(url, server.pid)
+    finally:
+        process.stop(server)

@@ -1,0 +1,222 @@
+//! What receiving does when things go wrong.
+
+use std::time::{Duration, Instant};
+
+use queue::{End, Error, ErrorKind, Io, Next, Receive};
+
+use crate::reader::*;
+use crate::server::{Fault, Server, error};
+
+/// The error that a receive with an end comes to under `fault`, and how long it took.
+fn failure(fault: impl Fn() -> Fault + Send + 'static) -> (Error, Duration) {
+    let server = Server::start();
+    server.send(1);
+    server.script(move |_| Some(fault()));
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let began = Instant::now();
+    let mut inlet = io.receive(&queue, at_most(10), body);
+    match drain(&io, &mut inlet) {
+        (messages, Outcome::Failed(error)) => {
+            assert!(messages.is_empty());
+            assert!(matches!(inlet.next(), Next::Failed(_)), "it comes again");
+            (error, began.elapsed())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_does_not_pass_fails_at_once() {
+    use ErrorKind::*;
+    let cases = [
+        (400, error("QueueDoesNotExist"), NoSuchQueue),
+        (403, error("AccessDenied"), AccessDenied),
+        (403, error("InvalidClientTokenId"), BadCredentials),
+        (403, error("ExpiredToken"), BadCredentials),
+        (400, error("InvalidParameterValue"), Refused),
+        (200, "<html>hello</html>".to_owned(), NotSqs),
+        (404, "not here".to_owned(), NotSqs),
+    ];
+    for (status, text, kind) in cases {
+        let answer = text.clone();
+        let (error, took) = failure(move || Fault::Answer(status, answer.clone()));
+        assert_eq!(error.kind, kind, "{text}");
+        assert!(took < Duration::from_secs(1), "{text} {took:?}");
+    }
+}
+
+#[test]
+fn what_may_pass_fails_within_a_bound() {
+    let cases: [(fn() -> Fault, ErrorKind); 3] = [
+        (|| Fault::Hang, ErrorKind::TimedOut),
+        (|| Fault::Answer(503, String::new()), ErrorKind::Unavailable),
+        (
+            || Fault::Answer(400, error("RequestThrottled")),
+            ErrorKind::Throttled,
+        ),
+    ];
+    let runs: Vec<_> = cases
+        .into_iter()
+        .map(|(fault, kind)| std::thread::spawn(move || (failure(fault), kind)))
+        .collect();
+    for run in runs {
+        let ((error, took), kind) = run.join().unwrap();
+        assert_eq!(error.kind, kind);
+        assert!(
+            took > Duration::from_secs(6) && took < Duration::from_secs(17),
+            "{kind:?} {took:?}"
+        );
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_is_given_up_soon() {
+    let io = Io::start().unwrap();
+    let began = Instant::now();
+    let (queue, _) = queue_at("http://127.0.0.1:1/000000000000/login-queue");
+    let mut inlet = io.receive(&queue, at_most(10), body);
+    let (_, outcome) = drain(&io, &mut inlet);
+    let Outcome::Failed(error) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(error.kind, ErrorKind::Unreachable);
+    assert!(
+        error.detail.contains("http://127.0.0.1:1"),
+        "{}",
+        error.detail
+    );
+    assert!(began.elapsed() < Duration::from_secs(6));
+}
+
+#[test]
+fn a_server_without_tls_is_told_apart() {
+    let server = Server::start();
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url().replace("http:", "https:"));
+    let mut inlet = io.receive(&queue, at_most(10), body);
+    let (_, outcome) = drain(&io, &mut inlet);
+    assert!(
+        matches!(&outcome, Outcome::Failed(error) if error.kind == ErrorKind::Tls),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn what_passes_is_not_noticed() {
+    let server = Server::start();
+    server.send(40);
+    server.script(|call| match (call.action.as_str(), call.number) {
+        ("ReceiveMessage", 0) => Some(Fault::Answer(503, String::new())),
+        ("ReceiveMessage", 1) => Some(Fault::Answer(400, error("ThrottlingException"))),
+        ("ReceiveMessage", 2) => Some(Fault::Reset),
+        ("ReceiveMessage", 4) => Some(Fault::Reset),
+        _ => None,
+    });
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, at_most(40), body);
+    let (messages, outcome) = drain(&io, &mut inlet);
+    assert!(
+        matches!(outcome, Outcome::End(End::LimitReached)),
+        "{outcome:?}"
+    );
+    assert_eq!(messages.len(), 40);
+}
+
+#[test]
+fn what_came_before_a_failure_is_delivered_first() {
+    let server = Server::start();
+    server.send(40);
+    server.script(|call| (call.number >= 2).then(|| Fault::Answer(403, error("AccessDenied"))));
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(
+        &queue,
+        Receive {
+            concurrency: 1,
+            ..at_most(40)
+        },
+        body,
+    );
+    until("refused", || server.calls("ReceiveMessage").len() >= 3);
+    std::thread::sleep(Duration::from_millis(100));
+    let (messages, outcome) = drain(&io, &mut inlet);
+    assert_eq!(messages.len(), 20);
+    assert!(matches!(outcome, Outcome::Failed(_)));
+}
+
+#[test]
+fn other_polls_of_a_failed_receive_release_what_they_bring() {
+    let server = Server::start();
+    server.send(40);
+    server.script(|call| match (call.action.as_str(), call.number) {
+        ("ReceiveMessage", 1) => Some(Fault::Answer(403, error("AccessDenied"))),
+        ("ReceiveMessage", 2) => Some(Fault::Late(Duration::from_millis(200))),
+        _ => None,
+    });
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, at_most(40), body);
+    let (messages, outcome) = drain(&io, &mut inlet);
+    assert!(matches!(outcome, Outcome::Failed(_)));
+    assert_eq!(messages.len(), 10);
+    until("the last poll", || {
+        server
+            .messages()
+            .iter()
+            .filter(|m| m.receive_count > 0)
+            .count()
+            == 20
+    });
+    until("released", || server.visible() == 30);
+}
+
+#[test]
+fn without_an_end_a_failure_is_told_once_and_passes() {
+    let server = Server::start();
+    server.script(|call| {
+        let fails = call.action == "ReceiveMessage" && call.number < 6;
+        fails.then(|| Fault::Answer(503, String::new()))
+    });
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, endless(), body);
+    let Next::Failed(error) = next(&io, &mut inlet) else {
+        panic!()
+    };
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(server.calls("ReceiveMessage").len() >= 3);
+    assert!(inlet.trouble().is_some());
+    until("calm", || inlet.trouble().is_none());
+    assert!(matches!(inlet.next(), Next::Nothing));
+    server.send(1);
+    assert_eq!(messages(&io, &mut inlet).len(), 1);
+}
+
+#[test]
+fn without_an_end_a_lasting_failure_is_told_at_once_and_tried_slowly() {
+    let server = Server::start();
+    server.script(|_| Some(Fault::Answer(400, error("QueueDoesNotExist"))));
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, endless(), body);
+    let Next::Failed(error) = next(&io, &mut inlet) else {
+        panic!()
+    };
+    assert_eq!(error.kind, ErrorKind::NoSuchQueue);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(matches!(inlet.next(), Next::Nothing));
+    assert_eq!(server.calls("ReceiveMessage").len(), 1);
+}
+
+#[test]
+fn without_an_end_a_hiccup_is_not_told() {
+    let server = Server::start();
+    server.script(|call| (call.number == 0).then_some(Fault::Reset));
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, endless(), body);
+    server.send(1);
+    assert_eq!(messages(&io, &mut inlet).len(), 1);
+}

@@ -1,0 +1,272 @@
+//! Deleting, releasing, leaving.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use queue::{Fate, Io, Receipt, Receive};
+
+use crate::reader::*;
+use crate::server::{Fault, Server, error};
+
+/// A server with so many messages, all of them received.
+fn all_received(count: usize) -> (Server, Io, Arc<Counts>, Vec<Receipt>) {
+    let server = Server::start();
+    server.send(count);
+    let io = Io::start().unwrap();
+    let (queue, counts) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, at_most(count as u64), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    assert_eq!(messages.len(), count);
+    (server, io, counts, receipts(&messages))
+}
+
+#[test]
+fn deletes_are_batches_of_ten_several_at_once() {
+    let (server, io, counts, receipts) = all_received(1_000);
+    server.script(|_| Some(Fault::Late(Duration::from_millis(10))));
+    settle_all(&io, receipts, Fate::Delete);
+    assert_eq!(server.deleted(), 1_000);
+    assert_eq!(counts.get(), (1_000, 0));
+    assert_eq!(server.calls("DeleteMessageBatch").len(), 100);
+    assert_eq!(server.most_in_flight("DeleteMessageBatch"), 16);
+}
+
+#[test]
+fn settling_wakes_the_other_side_when_all_is_done() {
+    let (server, io, _, receipts) = all_received(30);
+    server.script(|_| Some(Fault::Late(Duration::from_millis(100))));
+    io.acknowledge();
+    io.settle(receipts, Fate::Delete);
+    assert!(io.unsettled() > 0);
+    let began = Instant::now();
+    wait(&io, Duration::from_secs(10));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(io.unsettled(), 0);
+}
+
+#[test]
+fn failed_entries_are_tried_again_and_only_they() {
+    let (server, io, counts, receipts) = all_received(10);
+    server.script(|call| match call.number {
+        0 => Some(Fault::FailEntries(vec![2, 5], "InternalError", false)),
+        1 => Some(Fault::FailEntries(vec![1], "InternalError", false)),
+        _ => None,
+    });
+    settle_all(&io, receipts, Fate::Delete);
+    assert_eq!(server.deleted(), 10);
+    assert_eq!(counts.get(), (10, 0));
+    let sizes: Vec<usize> = server
+        .calls("DeleteMessageBatch")
+        .iter()
+        .map(|c| c.entries())
+        .collect();
+    assert_eq!(sizes, [10, 2, 1]);
+}
+
+#[test]
+fn entries_that_are_the_senders_fault_are_not_tried_again() {
+    let (server, io, counts, receipts) = all_received(10);
+    server.script(|call| (call.number == 0).then(|| Fault::FailEntries(vec![0, 9], "Odd", true)));
+    settle_all(&io, receipts, Fate::Delete);
+    assert_eq!(server.deleted(), 8);
+    assert_eq!(counts.get(), (8, 2));
+    assert_eq!(server.calls("DeleteMessageBatch").len(), 1);
+}
+
+#[test]
+fn an_expired_handle_costs_its_message_only() {
+    let (server, io, counts, receipts) = all_received(10);
+    server.script(|call| {
+        (call.number == 0).then(|| Fault::FailEntries(vec![4], "ReceiptHandleIsInvalid", false))
+    });
+    settle_all(&io, receipts, Fate::Delete);
+    assert_eq!(counts.get(), (9, 1));
+}
+
+#[test]
+fn an_entry_that_is_not_mentioned_counts_as_failed() {
+    let (server, io, counts, receipts) = all_received(10);
+    server.script(|call| (call.number == 0).then_some(Fault::MentionNothing));
+    settle_all(&io, receipts, Fate::Delete);
+    assert_eq!(counts.get(), (10, 0));
+    assert_eq!(server.calls("DeleteMessageBatch").len(), 2);
+}
+
+#[test]
+fn what_passes_is_tried_again() {
+    let (server, io, counts, receipts) = all_received(20);
+    server.script(|call| match call.number {
+        0 => Some(Fault::Answer(503, "<html>".to_owned())),
+        1 => Some(Fault::Answer(400, error("RequestThrottled"))),
+        2 => Some(Fault::Reset),
+        3 => Some(Fault::CarryOutAndReset),
+        4 => Some(Fault::Answer(200, "<html>".to_owned())),
+        5 => Some(Fault::CarryOutButAnswer(500, error("InternalFailure"))),
+        _ => None,
+    });
+    settle_all(&io, receipts, Fate::Delete);
+    assert_eq!(server.deleted(), 20);
+    assert_eq!(counts.get(), (20, 0));
+}
+
+#[test]
+fn what_does_not_pass_is_given_up_at_once() {
+    let (server, io, counts, receipts) = all_received(500);
+    server.script(|_| Some(Fault::Answer(403, error("AccessDenied"))));
+    let began = Instant::now();
+    settle_all(&io, receipts, Fate::Delete);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(counts.get(), (0, 500));
+    assert!(server.calls("DeleteMessageBatch").len() <= 16);
+}
+
+#[test]
+fn patience_has_an_end() {
+    let (server, io, counts, receipts) = all_received(400);
+    server.script(|_| Some(Fault::Answer(503, String::new())));
+    let began = Instant::now();
+    settle_all(&io, receipts, Fate::Delete);
+    let took = began.elapsed();
+    assert!(
+        took > Duration::from_secs(20) && took < Duration::from_secs(40),
+        "{took:?}"
+    );
+    assert_eq!(counts.get(), (0, 400));
+}
+
+#[test]
+fn released_messages_are_visible_at_once() {
+    let (server, io, counts, receipts) = all_received(105);
+    assert_eq!(server.visible(), 0);
+    settle_all(&io, receipts, Fate::Release);
+    assert_eq!(server.visible(), 105);
+    assert_eq!(counts.get(), (0, 0));
+}
+
+#[test]
+fn a_release_is_tried_a_few_times() {
+    let (server, io, _, receipts) = all_received(20);
+    server.script(|_| Some(Fault::Answer(503, String::new())));
+    settle_all(&io, receipts, Fate::Release);
+    assert_eq!(server.calls("ChangeMessageVisibilityBatch").len(), 6);
+}
+
+#[test]
+fn left_messages_come_back_when_their_time_is_up() {
+    let server = Server::start();
+    server.send(10);
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let how = Receive {
+        visibility: Duration::from_secs(2),
+        ..at_most(10)
+    };
+    let mut inlet = io.receive(&queue, how, body);
+    let (messages, _) = drain(&io, &mut inlet);
+    io.settle(receipts(&messages), Fate::Leave);
+    assert_eq!(io.unsettled(), 0);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(server.visible(), 0);
+    until("visible", || server.visible() == 10);
+    assert!(server.calls("ChangeMessageVisibilityBatch").is_empty());
+}
+
+#[test]
+fn the_first_word_about_a_message_counts() {
+    let (server, io, counts, receipts) = all_received(10);
+    io.settle(receipts.clone(), Fate::Delete);
+    io.settle(receipts.clone(), Fate::Release);
+    settle_all(&io, receipts, Fate::Delete);
+    assert_eq!(counts.get(), (10, 0));
+    assert_eq!(server.calls("DeleteMessageBatch").len(), 1);
+    assert!(server.calls("ChangeMessageVisibilityBatch").is_empty());
+}
+
+#[test]
+fn some_of_a_response_may_be_deleted_and_the_rest_released() {
+    let (server, io, counts, receipts) = all_received(40);
+    let (delete, release): (Vec<_>, Vec<_>) = receipts
+        .into_iter()
+        .enumerate()
+        .partition(|(i, _)| i % 3 == 0);
+    let only =
+        |pairs: Vec<(usize, Receipt)>| pairs.into_iter().map(|(_, receipt)| receipt).collect();
+    io.settle(only(delete), Fate::Delete);
+    settle_all(&io, only(release), Fate::Release);
+    assert_eq!(counts.get(), (14, 0));
+    assert_eq!((server.deleted(), server.visible()), (14, 26));
+}
+
+#[test]
+fn a_fifo_release_goes_in_order_one_call_at_a_time() {
+    let server = Server::start();
+    for number in 0..45 {
+        server.send_to_group(Some(&format!("group {number}")));
+    }
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.fifo_url());
+    let mut inlet = io.receive(&queue, at_most(45), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    server.script(|_| Some(Fault::Late(Duration::from_millis(20))));
+    let mut backwards = receipts(&messages);
+    backwards.reverse();
+    settle_all(&io, backwards, Fate::Release);
+    let calls = server.calls("ChangeMessageVisibilityBatch");
+    assert_eq!(calls.len(), 5);
+    for pair in calls.windows(2) {
+        assert!(pair[1].at - pair[0].at >= Duration::from_millis(20));
+    }
+    let released: Vec<u32> = calls
+        .iter()
+        .flat_map(|call| call.body["Entries"].as_array().unwrap().clone())
+        .map(|entry| {
+            entry["ReceiptHandle"]
+                .as_str()
+                .unwrap()
+                .split('-')
+                .nth(2)
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
+        .collect();
+    assert!(released.is_sorted(), "{released:?}");
+}
+
+#[test]
+fn dropping_the_inlet_releases_everything() {
+    let server = Server::start();
+    server.send(1_000);
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(
+        &queue,
+        Receive {
+            limit: None,
+            ..at_most(1)
+        },
+        body,
+    );
+    let taken = messages(&io, &mut inlet);
+    until("many received", || server.visible() < 900);
+    drop(inlet);
+    until("released", || server.visible() == 1_000 - taken.len());
+    settle_all(&io, receipts(&taken), Fate::Release);
+    assert_eq!(server.visible(), 1_000);
+}
+
+#[test]
+fn what_a_poll_brings_after_the_inlet_was_dropped_is_released() {
+    let server = Server::start();
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let inlet = io.receive(&queue, endless(), body);
+    until("a poll", || server.polls() == 1);
+    drop(inlet);
+    server.send(5);
+    until("brought", || {
+        server.messages().iter().all(|m| m.receive_count == 1)
+    });
+    until("released", || server.visible() == 5);
+    assert_eq!(server.calls("ReceiveMessage").len(), 1);
+}

@@ -1,0 +1,59 @@
+# Sourced by the other scripts.
+# shellcheck shell=bash
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+export PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1
+
+# A line for each argument.
+say() {
+    printf '%s\n' "$@"
+}
+
+fail() {
+    printf '%s: %s\n' "${0#"$root/"}" "$*" >&2
+    exit 1
+}
+
+as_root() {
+    if ((EUID == 0)); then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+# A Postgres server refuses to run as root, and then runs as the user postgres.
+as_server() {
+    if ((EUID == 0)); then
+        runuser -u postgres -- "$@"
+    else
+        "$@"
+    fi
+}
+
+# 15 for /usr/lib/postgresql/15/bin/pg_config
+pg_major() {
+    "$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/'
+}
+
+# The features of the extension's crate for the server of PG_CONFIG. The same
+# in every call, since cargo keeps only one build of the library.
+pg_features() {
+    echo --no-default-features --features "pg$(pg_major)"
+}
+
+# pgrx takes the headers from the server that its own configuration names for
+# a major version, unless this variable names another.
+use_pg_config() {
+    local configured
+    configured=$(sed -nE "s/^pg$(pg_major) *= *[\"'](.*)[\"']\$/\1/p" \
+        "${PGRX_HOME:-$HOME/.pgrx}/config.toml" 2>/dev/null || true)
+    if [[ $configured != "$PG_CONFIG" ]]; then
+        export PGRX_PG_CONFIG_PATH=$PG_CONFIG
+    fi
+}

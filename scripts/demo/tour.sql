@@ -1,0 +1,29 @@
+\set QUIET on
+\setenv QUEUE :queue
+
+CREATE EXTENSION user_logins_sqs;
+
+\echo
+\echo '-- Up to 2,000 messages: receive, mask, insert, commit, delete.'
+\timing on
+SELECT sqs_ingest(:'queue', 2000);
+\timing off
+
+SELECT user_id, device_type, left(masked_ip, 12) || '…' AS masked_ip,
+       left(masked_device_id, 12) || '…' AS masked_device_id, locale, app_version, create_date
+  FROM user_logins LIMIT 5;
+
+SELECT count(*), count(DISTINCT user_id) AS users FROM user_logins;
+
+\echo '-- The malformed message is not in the table; it is told of here, without its values.'
+\x on
+SELECT * FROM sqs_rejected;
+\x off
+
+\echo '-- It alone stays in the queue, until the queue hands it to its dead-letter queue.'
+\! scripts/demo/queue "$QUEUE" count 1
+
+\echo
+\echo '-- Once more: nothing new, so no row.'
+SELECT sqs_ingest(:'queue', 2000);
+SELECT count(*) FROM user_logins;

@@ -1,0 +1,32 @@
+//! What the black-box tests stand on: a private Postgres, LocalStack, an SQS that misbehaves on demand, and bounded waits.
+//!
+//! Everything that a run starts and writes lives under one directory, and a [`run`] ends with nothing of it left:
+//! not after a normal end, not after a failed test, not after Ctrl-C or `kill -9`.
+//!
+//! # Layout
+//! - [`run`]: the directory of this run, and the reaper that clears it away
+//! - [`cluster`]: a Postgres server; [`database`]: a database with the extension, and sessions in it
+//! - [`workers`]: a server on which background workers ingest by themselves
+//! - [`queue`]: a queue, by the same calls whoever serves it; [`localstack`] and [`scripted`] serve queues
+//! - [`gate`]: a way to a server that can be cut
+//! - [`logins`]: the messages to send
+//! - [`wait`]: conditions that must come true, or stay true, within a bound
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness that cannot do its work fails the test"
+)]
+
+pub mod cluster;
+pub mod database;
+pub mod gate;
+pub mod localstack;
+pub mod logins;
+pub mod queue;
+pub mod run;
+pub mod scripted;
+pub mod wait;
+pub mod workers;
+
+mod process;

@@ -1,0 +1,93 @@
+//! LocalStack: one for all tests of a process, a queue for each.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::queue::Queue;
+use crate::run;
+
+/// A new standard queue on LocalStack.
+pub fn queue() -> Queue {
+    Queue::create(endpoint(), &run::unique_name("logins"), &[])
+}
+
+/// A new FIFO queue on LocalStack.
+pub fn fifo_queue() -> Queue {
+    Queue::create(
+        endpoint(),
+        &format!("{}.fifo", run::unique_name("logins")),
+        &[("FifoQueue", "true")],
+    )
+}
+
+/// A new standard queue on LocalStack with a dead-letter queue that takes what was received `max_receives` times in vain.
+pub fn queue_with_dead_letters(max_receives: u32) -> (Queue, Queue) {
+    let name = run::unique_name("dead");
+    let dead = Queue::create(endpoint(), &name, &[]);
+    let policy = serde_json::json!({
+        "deadLetterTargetArn": format!("arn:aws:sqs:us-east-1:000000000000:{name}"),
+        "maxReceiveCount": max_receives,
+    });
+    let queue = Queue::create(
+        endpoint(),
+        &run::unique_name("logins"),
+        &[("RedrivePolicy", &policy.to_string())],
+    );
+    (queue, dead)
+}
+
+/// Where LocalStack listens: `LOCALSTACK_URL` if that is set, else one that is started for this process.
+pub fn endpoint() -> &'static str {
+    static LOCALSTACK: OnceLock<LocalStack> = OnceLock::new();
+    let localstack = LOCALSTACK.get_or_init(|| match std::env::var("LOCALSTACK_URL") {
+        Ok(url) => LocalStack {
+            url: url.trim_end_matches('/').to_owned(),
+            _script: None,
+        },
+        Err(_) => start(),
+    });
+    &localstack.url
+}
+
+struct LocalStack {
+    url: String,
+    /// Its standard input stays open as long as this process lives.
+    _script: Option<Child>,
+}
+
+/// Runs `tests/localstack/start`, which ends LocalStack when its standard input closes: when this process ends.
+fn start() -> LocalStack {
+    // The reaper looks here too.
+    let directory = run::directory().join("localstack");
+    std::fs::create_dir(&directory).unwrap();
+    let log = directory.join("log");
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("localstack/start");
+    let mut script = Command::new(&program)
+        .arg("--until-eof")
+        .current_dir(&directory)
+        .env("TMPDIR", &directory)
+        .env("LOCALSTACK_LOG", &log)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot run {program:?}: {error}"));
+    let mut url = String::new();
+    BufReader::new(script.stdout.take().unwrap())
+        .read_line(&mut url)
+        .unwrap();
+    if url.is_empty() {
+        let status = script.wait().unwrap();
+        panic!(
+            "LocalStack did not start ({status}):\n{}",
+            std::fs::read_to_string(&log).unwrap_or_default()
+        );
+    }
+    LocalStack {
+        url: url.trim().to_owned(),
+        _script: Some(script),
+    }
+}

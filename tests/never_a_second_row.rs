@@ -1,0 +1,314 @@
+//! However often SQS delivers a message, it becomes one row.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::Duration;
+
+use tests::database::{Database, Session};
+use tests::queue::{Counts, Queue};
+use tests::scripted::{Answer, ScriptedSqs};
+use tests::wait::eventually;
+use tests::{localstack, logins};
+
+#[track_caller]
+fn expect_each_once(session: &mut Session, rows: i64) {
+    assert_eq!(session.logins(), rows);
+    assert_eq!(
+        session.number("SELECT count(DISTINCT user_id) FROM user_logins"),
+        rows
+    );
+    assert_eq!(session.number("SELECT count(*) FROM sqs_ledger"), rows);
+}
+
+/// Everything of the first call is delivered again, because `failure` kept it from being deleted.
+fn a_redelivery_after(failure: Answer) {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(50));
+    server.always("DeleteMessageBatch", failure);
+    let mut session = database.connect();
+    session.set("user_logins_sqs.visibility_timeout", 2);
+    assert_eq!(session.ingest(&queue, 50), 50);
+    // A session's deletes are tried again for a while; it is over when the session is.
+    drop(session);
+    queue.expect_counts_within(
+        Duration::from_secs(30),
+        Counts {
+            visible: 50,
+            in_flight: 0,
+        },
+    );
+    server.behave();
+    let mut session = database.connect();
+
+    assert_eq!(session.ingest(&queue, 100), 0);
+
+    let notices = session.take_notices();
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].message().contains("50"), "{notices:?}");
+    expect_each_once(&mut session, 50);
+    queue.expect_drained();
+}
+
+#[test]
+fn deletes_that_fail_entry_by_entry_give_no_second_row() {
+    a_redelivery_after(Answer::FailEntries {
+        entries: (0..10).collect(),
+        code: "ReceiptHandleIsInvalid",
+    });
+}
+
+#[test]
+fn deletes_that_the_server_cannot_do_give_no_second_row() {
+    a_redelivery_after(Answer::Garbage {
+        status: 503,
+        body: "",
+    });
+}
+
+#[test]
+fn deletes_that_are_denied_give_no_second_row() {
+    a_redelivery_after(Answer::Refuse {
+        status: 403,
+        code: "AccessDenied",
+    });
+}
+
+#[test]
+fn one_message_twice_in_one_answer_gives_one_row() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(100));
+    server.always("ReceiveMessage", Answer::ServeTwice);
+    let mut session = database.connect();
+
+    assert_eq!(session.ingest(&queue, 1000), 100);
+
+    expect_each_once(&mut session, 100);
+    queue.expect_drained();
+}
+
+#[test]
+fn one_message_in_many_answers_of_one_call_gives_one_row() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(7));
+    server.always("ReceiveMessage", Answer::ServeAndKeepVisible);
+    let mut session = database.connect();
+
+    assert_eq!(session.ingest(&queue, 500), 7);
+
+    expect_each_once(&mut session, 7);
+    server.behave();
+    session.ingest(&queue, 500);
+    expect_each_once(&mut session, 7);
+    queue.expect_drained();
+}
+
+#[test]
+fn a_message_that_was_in_a_rolled_back_savepoint_is_ingested_in_the_same_transaction() {
+    let database = Database::shared();
+    let queue = localstack::queue();
+    queue.send(&logins::good(5));
+    let mut session = database.connect();
+
+    session.run("BEGIN; SAVEPOINT s");
+    assert_eq!(session.ingest(&queue, 5), 5);
+    session.run("ROLLBACK TO s");
+    queue.expect_released(5);
+    assert_eq!(session.ingest(&queue, 5), 5);
+    session.run("COMMIT");
+
+    expect_each_once(&mut session, 5);
+    queue.expect_drained();
+}
+
+#[test]
+fn sessions_at_once_on_one_queue_share_its_messages() {
+    let database = Database::shared();
+    let queue = localstack::queue();
+    queue.send(&logins::good(1500));
+
+    let inserted: i64 = thread::scope(|scope| {
+        let sessions: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut session = database.connect();
+                    session.set("user_logins_sqs.visibility_timeout", 1);
+                    session.ingest(&queue, 1500)
+                })
+            })
+            .collect();
+        sessions
+            .into_iter()
+            .map(|session| session.join().unwrap())
+            .sum()
+    });
+
+    let mut session = database.connect();
+    assert_eq!(inserted + session.ingest(&queue, 10_000), 1500);
+    expect_each_once(&mut session, 1500);
+    queue.expect_drained();
+}
+
+/// The second of two sessions receives the same ten messages while the first holds them in an open transaction.
+struct TwoHolders {
+    _server: ScriptedSqs,
+    database: Database<'static>,
+    queue: Queue,
+    first: Session,
+}
+
+fn two_holders() -> TwoHolders {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(10));
+    server.always("ReceiveMessage", Answer::ServeAndKeepVisible);
+    let mut first = database.connect();
+    first.run("BEGIN");
+    assert_eq!(first.ingest(&queue, 10), 10);
+    TwoHolders {
+        _server: server,
+        database,
+        queue,
+        first,
+    }
+}
+
+impl TwoHolders {
+    /// Ends the first session's transaction by `end` while the second waits for it; returns what the second inserted.
+    fn second_inserts_after(&mut self, end: &str) -> i64 {
+        thread::scope(|scope| {
+            let mut second = self.database.connect();
+            let pid = second.pid();
+            let queue = &self.queue;
+            let waiting = scope.spawn(move || second.ingest(queue, 10));
+            let mut observer = self.database.connect();
+            let blockers = format!("SELECT cardinality(pg_blocking_pids({pid}))");
+            eventually(
+                "the second session waits for the first",
+                Duration::from_secs(10),
+                || observer.number(&blockers),
+                |blockers| *blockers > 0,
+            );
+            self.first.run(end);
+            waiting.join().unwrap()
+        })
+    }
+}
+
+#[test]
+fn what_another_session_holds_uncommitted_is_a_duplicate_once_that_commits() {
+    let mut holders = two_holders();
+
+    assert_eq!(holders.second_inserts_after("COMMIT"), 0);
+
+    expect_each_once(&mut holders.first, 10);
+}
+
+#[test]
+fn what_another_session_held_is_inserted_once_that_rolls_back() {
+    let mut holders = two_holders();
+
+    assert_eq!(holders.second_inserts_after("ROLLBACK"), 10);
+
+    expect_each_once(&mut holders.first, 10);
+}
+
+#[test]
+fn sessions_that_hold_the_same_messages_in_opposite_order_do_not_deadlock() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(10));
+    // Slow enough that each session has some of the ledger's rows while it wants the others.
+    database.connect().run(
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$;
+         CREATE TRIGGER dawdle BEFORE INSERT ON sqs_ledger FOR EACH ROW EXECUTE FUNCTION dawdle()",
+    );
+    server.script(|call| match (call.action.as_str(), call.earlier % 2) {
+        ("ReceiveMessage", 0) => Answer::ServeAndKeepVisible,
+        ("ReceiveMessage", _) => Answer::ServeNewestAndKeepVisible,
+        _ => Answer::Serve,
+    });
+
+    let inserted: i64 = thread::scope(|scope| {
+        let sessions = [(); 2].map(|()| scope.spawn(|| database.connect().ingest(&queue, 10)));
+        sessions
+            .into_iter()
+            .map(|session| session.join().unwrap())
+            .sum()
+    });
+
+    assert_eq!(inserted, 10);
+    expect_each_once(&mut database.connect(), 10);
+}
+
+#[test]
+fn a_strict_isolation_level_gives_no_second_row_either() {
+    for level in ["REPEATABLE READ", "SERIALIZABLE"] {
+        let database = Database::shared();
+        let server = ScriptedSqs::start();
+        let queue = server.queue();
+        queue.send(&logins::good(10));
+        server.always("ReceiveMessage", Answer::ServeAndKeepVisible);
+        let mut late = database.connect();
+        // Its snapshot is of before the rows.
+        late.run(&format!(
+            "BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM user_logins"
+        ));
+        assert_eq!(database.connect().ingest(&queue, 10), 10);
+
+        let result = late.try_ingest(&queue, 10, 1);
+
+        if let Err(error) = &result {
+            assert_eq!(
+                error.code().map(|code| code.code()),
+                Some("40001"),
+                "{error:?}"
+            );
+        }
+        late.run("ROLLBACK");
+        expect_each_once(&mut late, 10);
+    }
+}
+
+#[test]
+fn messages_with_equal_bodies_are_different_messages() {
+    let database = Database::shared();
+    let queue = localstack::queue();
+    let body = logins::login("one user, thrice").to_string();
+    queue.send(&[body.clone(), body.clone(), body]);
+    let mut session = database.connect();
+
+    assert_eq!(session.ingest(&queue, 10), 3);
+    assert_eq!(session.logins(), 3);
+}
+
+/// Without its ledger the extension has no way to know; the checks must see what happens then.
+#[test]
+fn the_checks_see_a_second_row() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(5));
+    server.script(|call| match call.action.as_str() {
+        "ReceiveMessage" => Answer::ServeAndKeepVisible,
+        "DeleteMessageBatch" => Answer::Refuse {
+            status: 403,
+            code: "AccessDenied",
+        },
+        _ => Answer::Serve,
+    });
+    let mut session = database.connect();
+    session.ingest(&queue, 5);
+    session.run("DELETE FROM sqs_ledger");
+    session.ingest(&queue, 5);
+
+    assert_eq!(session.logins(), 10);
+    assert!(catch_unwind(AssertUnwindSafe(|| expect_each_once(&mut session, 5))).is_err());
+}

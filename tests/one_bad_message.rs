@@ -1,0 +1,400 @@
+//! One bad message costs one message: it is rejected with its reason, and the thousand around it go in.
+//! What is not a message's fault fails the call, and rejects nothing.
+
+use std::thread;
+use std::time::Duration;
+
+use tests::database::{Database, Session, show_db};
+use tests::queue::{Counts, Queue};
+use tests::scripted::ScriptedSqs;
+use tests::{localstack, logins};
+
+const GOOD: usize = 1000;
+
+/// Stands in every bad message where its raw value is; nothing may ever repeat it.
+const SECRET: &str = "Zq7secret";
+
+/// A queue with a thousand good messages, and a bad one in the middle of them.
+struct Scene {
+    _server: ScriptedSqs,
+    database: Database<'static>,
+    queue: Queue,
+    session: Session,
+}
+
+fn scene_with(bad: &str) -> Scene {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    let mut bodies = logins::good(GOOD);
+    bodies.insert(GOOD / 2, bad.to_owned());
+    queue.send(&bodies);
+    let mut session = database.connect();
+    session.set("user_logins_sqs.visibility_timeout", 2);
+    Scene {
+        _server: server,
+        database,
+        queue,
+        session,
+    }
+}
+
+impl Scene {
+    /// Ingests everything; the bad message must be rejected for `reason_names`, with an SQLSTATE of `class`.
+    #[track_caller]
+    fn expect_only_the_bad_one_rejected(&mut self, reason_names: &str, class: &str) {
+        assert_eq!(
+            self.session.ingest(&self.queue, GOOD as i32 + 1),
+            GOOD as i64
+        );
+
+        assert_eq!(self.session.logins(), GOOD as i64);
+        let rejections = self.session.rejections();
+        assert_eq!(rejections.len(), 1, "{rejections:?}");
+        let rejection = &rejections[0];
+        assert!(
+            rejection.reason.contains(reason_names),
+            "names {reason_names}: {rejection:?}"
+        );
+        assert!(
+            rejection.sqlstate.starts_with(class),
+            "of class {class}: {rejection:?}"
+        );
+        assert_eq!(rejection.times_seen, 1);
+        assert_eq!(rejection.queue_url, self.queue.url());
+        for notice in self.session.take_notices() {
+            assert!(!show_db(&notice).contains(SECRET), "{notice:?}");
+        }
+        let everything = self
+            .session
+            .rows("SELECT sqs_rejected::text FROM sqs_rejected");
+        assert!(
+            !format!("{everything:?}").contains(SECRET),
+            "{everything:?}"
+        );
+        self.expect_it_stays_and_counts_up();
+    }
+
+    #[track_caller]
+    fn expect_it_stays_and_counts_up(&mut self) {
+        let left = Counts {
+            visible: 1,
+            in_flight: 0,
+        };
+        self.queue
+            .expect_counts_within(Duration::from_secs(5), left);
+
+        assert_eq!(self.session.ingest(&self.queue, 1), 0);
+
+        assert_eq!(self.session.logins(), GOOD as i64);
+        let rejections = self.session.rejections();
+        assert_eq!(rejections.len(), 1, "{rejections:?}");
+        assert_eq!(rejections[0].times_seen, 2);
+        assert_eq!(
+            self.session
+                .text("SELECT last_seen > first_seen FROM sqs_rejected")
+                .as_deref(),
+            Some("t")
+        );
+        self.queue
+            .expect_counts_within(Duration::from_secs(5), left);
+    }
+}
+
+/// A test for a message that is bad in itself.
+macro_rules! rejected_in_itself {
+    ($($test:ident: $bad:expr, naming $names:literal, class $class:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            scene_with(&$bad).expect_only_the_bad_one_rejected($names, $class);
+        })*
+    };
+}
+
+rejected_in_itself! {
+    not_json: format!("{{\"user_id\": \"{SECRET}"), naming "JSON", class "22";
+    not_an_object: format!("[\"{SECRET}\"]"), naming "", class "22";
+    another_type_of_message: format!("{{\"foo\": \"{SECRET}\", \"bar\": 1}}"), naming "login", class "2";
+    a_missing_user_id: logins::login_without("Zq7secret", "user_id"), naming "user_id", class "2";
+    a_missing_ip: logins::login_without("Zq7secret", "ip"), naming "ip", class "2";
+    a_missing_app_version: logins::login_without("Zq7secret", "app_version"), naming "app_version", class "2";
+    a_null_user_id: logins::login_with("x", "user_id", serde_json::Value::Null), naming "user_id", class "2";
+    an_ip_of_the_wrong_type: logins::login_with("Zq7secret", "ip", 7), naming "ip", class "22";
+    a_device_id_of_the_wrong_type: logins::login_with("x", "device_id", serde_json::json!([SECRET])), naming "device_id", class "22";
+    a_user_id_too_long: logins::login_with("x", "user_id", SECRET.repeat(15)), naming "user_id", class "22";
+    a_locale_too_long: logins::login_with("x", "locale", SECRET.repeat(4)), naming "locale", class "22";
+    a_device_type_too_long: logins::login_with("x", "device_type", SECRET.repeat(4)), naming "device_type", class "22";
+    a_nul_character: logins::login_with("x", "user_id", format!("{SECRET}\0")), naming "user_id", class "22";
+    a_version_that_is_none: logins::login_with("x", "app_version", SECRET), naming "app_version", class "22";
+    a_version_that_does_not_fit: logins::login_with("x", "app_version", "99999.99999.99999"), naming "app_version", class "22";
+}
+
+/// A test for a message that is good, but that the table refuses.
+macro_rules! refused_by_the_table {
+    ($($test:ident: $bad:expr, by $ddl:literal, class $class:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            let mut scene = scene_with(&$bad);
+            scene.session.run($ddl);
+            scene.expect_only_the_bad_one_rejected("", $class);
+        })*
+    };
+}
+
+refused_by_the_table! {
+    refused_by_a_check_constraint: logins::login_with("x", "user_id", SECRET),
+        by "ALTER TABLE user_logins ADD CHECK (user_id NOT LIKE '%secret%')", class "23514";
+    refused_by_not_null: logins::login_with("Zq7secret", "device_type", serde_json::Value::Null),
+        by "ALTER TABLE user_logins ALTER device_type SET NOT NULL", class "23502";
+    refused_by_a_unique_index: logins::login_with("user-1", "locale", "XX"),
+        by "CREATE UNIQUE INDEX ON user_logins (user_id)", class "23505";
+    refused_by_a_foreign_key: logins::login_with("x", "locale", "XX"),
+        by "CREATE TABLE locales (name varchar PRIMARY KEY); INSERT INTO locales VALUES ('DE');
+            ALTER TABLE user_logins ADD FOREIGN KEY (locale) REFERENCES locales", class "23503";
+    refused_by_a_trigger: logins::login_with("x", "user_id", SECRET),
+        by "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+              IF NEW.user_id LIKE '%secret%' THEN RAISE EXCEPTION 'refused: %', NEW.user_id; END IF;
+              RETURN NEW;
+            END $$;
+            CREATE TRIGGER refuse BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION refuse()", class "P0001";
+    refused_by_a_trigger_that_divides_by_zero: logins::login_with("x", "user_id", SECRET),
+        by "CREATE FUNCTION divide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+              IF NEW.user_id LIKE '%secret%' THEN NEW.app_version := 1 / 0; END IF;
+              RETURN NEW;
+            END $$;
+            CREATE TRIGGER divide BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION divide()", class "22012";
+    refused_by_a_missing_partition: logins::login_with("x", "locale", "XX"),
+        by "DROP TABLE user_logins;
+            CREATE TABLE user_logins (user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
+              masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)
+              PARTITION BY LIST (locale);
+            CREATE TABLE logins_de PARTITION OF user_logins FOR VALUES IN ('DE', NULL)", class "23514";
+}
+
+#[test]
+fn bad_messages_of_every_kind_at_once_on_localstack() {
+    let database = Database::shared();
+    let queue = localstack::queue();
+    let bad = [
+        SECRET.to_owned(),
+        logins::login_without("x", "device_id"),
+        logins::login_with("x", "user_id", SECRET.repeat(15)),
+        logins::login_with("x", "user_id", format!("{SECRET}\0")),
+        logins::login_with("x", "app_version", SECRET),
+        logins::login_with("Zq7secret", "device_type", serde_json::Value::Null),
+    ];
+    let mut bodies = logins::good(500);
+    for (at, body) in bad.iter().enumerate() {
+        bodies.insert(at * 80, body.clone());
+    }
+    queue.send(&bodies);
+    let mut session = database.connect();
+    session.run("ALTER TABLE user_logins ALTER device_type SET NOT NULL");
+    session.set("user_logins_sqs.visibility_timeout", 60);
+
+    assert_eq!(session.ingest(&queue, 10_000), 500);
+
+    let rejections = session.rejections();
+    assert_eq!(rejections.len(), bad.len(), "{rejections:?}");
+    assert_eq!(session.take_notices().len(), 1);
+    queue.expect_counts_within(
+        Duration::from_secs(10),
+        Counts {
+            visible: 0,
+            in_flight: bad.len() as u64,
+        },
+    );
+}
+
+#[test]
+fn a_queue_of_nothing_but_bad_messages_comes_to_an_end() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&vec!["bad".to_owned(); 300]);
+    let mut session = database.connect();
+
+    assert_eq!(session.ingest(&queue, 10_000), 0);
+
+    assert_eq!(session.rejections().len(), 300);
+}
+
+#[test]
+fn a_table_that_refuses_every_other_row_takes_the_rest() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(400));
+    let mut session = database.connect();
+    session.run("ALTER TABLE user_logins ADD CHECK (right(user_id, 1)::int % 2 = 0)");
+
+    assert_eq!(session.ingest(&queue, 400), 200);
+
+    assert_eq!(session.rejections().len(), 200);
+    assert_eq!(session.number("SELECT count(*) FROM sqs_ledger"), 200);
+}
+
+#[test]
+fn a_rejected_message_is_deleted_if_that_is_wanted() {
+    let database = Database::shared();
+    let queue = localstack::queue();
+    queue.send(&["bad".to_owned(), logins::login("good").to_string()]);
+    let mut session = database.connect();
+    session.set("user_logins_sqs.rejected_messages", "delete");
+
+    assert_eq!(session.ingest(&queue, 10), 1);
+
+    assert_eq!(session.rejections().len(), 1);
+    queue.expect_drained();
+}
+
+#[test]
+fn a_rejected_message_goes_to_the_dead_letter_queue_with_its_body() {
+    let database = Database::shared();
+    let (queue, dead) = localstack::queue_with_dead_letters(2);
+    queue.send(&["bad, but kept".to_owned()]);
+    let mut session = database.connect();
+    session.set("user_logins_sqs.visibility_timeout", 1);
+
+    for times in 1..=2 {
+        queue.expect_counts_within(
+            Duration::from_secs(5),
+            Counts {
+                visible: 1,
+                in_flight: 0,
+            },
+        );
+        session.ingest(&queue, 1);
+        assert_eq!(session.rejections()[0].times_seen, times);
+    }
+    queue.expect_counts_within(
+        Duration::from_secs(5),
+        Counts {
+            visible: 1,
+            in_flight: 0,
+        },
+    );
+    session.ingest(&queue, 1);
+
+    dead.expect_counts_within(
+        Duration::from_secs(5),
+        Counts {
+            visible: 1,
+            in_flight: 0,
+        },
+    );
+    assert_eq!(
+        dead.receive(Duration::from_secs(1))[0].body,
+        "bad, but kept"
+    );
+    assert_eq!(session.rejections()[0].times_seen, 2);
+}
+
+#[test]
+fn a_message_that_was_rejected_becomes_a_row_once_the_table_takes_it() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(3));
+    let mut session = database.connect();
+    session.set("user_logins_sqs.visibility_timeout", 1);
+    session.run("ALTER TABLE user_logins ADD CONSTRAINT too_strict CHECK (user_id <> 'user-2')");
+    assert_eq!(session.ingest(&queue, 3), 2);
+    session.run("ALTER TABLE user_logins DROP CONSTRAINT too_strict");
+    queue.expect_counts_within(
+        Duration::from_secs(5),
+        Counts {
+            visible: 1,
+            in_flight: 0,
+        },
+    );
+
+    assert_eq!(session.ingest(&queue, 3), 1);
+
+    assert_eq!(session.logins(), 3);
+    queue.expect_drained();
+}
+
+/// A trigger's `body` fails one row for a reason that is not the message's: the call fails with `sqlstate`.
+fn the_call_fails(body: &str, sqlstate: &str) {
+    let mut scene = scene_with(&logins::login("the-one").to_string());
+    scene.session.set("user_logins_sqs.visibility_timeout", 600);
+    scene.session.run(&format!(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF NEW.user_id = 'the-one' THEN {body}; END IF;
+           RETURN NEW;
+         END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION fail()"
+    ));
+
+    let error = scene.session.ingest_error(&scene.queue, GOOD as i32 + 1);
+
+    assert_eq!(error.code().code(), sqlstate, "{error:?}");
+    scene.queue.expect_released(GOOD as u64 + 1);
+    let mut other = scene.database.connect();
+    assert_eq!(other.logins(), 0);
+    assert_eq!(other.rejections(), []);
+}
+
+#[test]
+fn a_full_disk_fails_the_call() {
+    the_call_fails(
+        "RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'",
+        "53100",
+    );
+}
+
+#[test]
+fn a_deadlock_fails_the_call() {
+    the_call_fails(
+        "RAISE EXCEPTION 'deadlock detected' USING ERRCODE = 'deadlock_detected'",
+        "40P01",
+    );
+}
+
+#[test]
+fn a_serialization_failure_fails_the_call() {
+    the_call_fails(
+        "RAISE EXCEPTION 'try again' USING ERRCODE = 'serialization_failure'",
+        "40001",
+    );
+}
+
+#[test]
+fn a_missing_table_behind_a_trigger_fails_the_call() {
+    the_call_fails("INSERT INTO no_such_table VALUES (1)", "42P01");
+}
+
+#[test]
+fn a_missing_right_behind_a_trigger_fails_the_call() {
+    the_call_fails(
+        "RAISE EXCEPTION 'denied' USING ERRCODE = 'insufficient_privilege'",
+        "42501",
+    );
+}
+
+#[test]
+fn a_cancel_while_inserting_fails_the_call() {
+    let mut scene = scene_with(&logins::login("the-one").to_string());
+    scene.session.set("user_logins_sqs.visibility_timeout", 600);
+    scene.session.run(
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF NEW.user_id = 'the-one' THEN PERFORM pg_sleep(60); END IF;
+           RETURN NEW;
+         END $$;
+         CREATE TRIGGER dawdle BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION dawdle()",
+    );
+    let token = scene.session.cancel_token();
+    let canceller = thread::spawn(move || {
+        thread::sleep(Duration::from_secs(2));
+        token.cancel_query(postgres::NoTls).unwrap();
+    });
+
+    let error = scene.session.ingest_error(&scene.queue, GOOD as i32 + 1);
+
+    canceller.join().unwrap();
+    assert_eq!(error.code().code(), "57014", "{error:?}");
+    scene.queue.expect_released(GOOD as u64 + 1);
+    assert_eq!(scene.session.logins(), 0);
+    assert_eq!(scene.session.rejections(), []);
+}
