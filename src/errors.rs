@@ -131,8 +131,15 @@ fn said(failure: Failure) -> Said {
     use Failure::*;
     use PgSqlErrorCode::*;
     match failure {
-        NullArgument(argument) => Said::new(ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{argument} must not be NULL"))
-            .hint("Call it as sqs_ingest('<queue url>', <most messages to receive>)."),
+        NullArgument(argument) => Said::new(
+            ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            format!("{argument} must not be NULL"),
+        )
+        .hint(match argument {
+            "queue_url" => "Give the URL of a queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue.",
+            "n" => "Give the most messages to receive.",
+            _ => "Leave it out to have its default.",
+        }),
         OutOfRange { argument, value, range } => {
             Said::new(ERRCODE_INVALID_PARAMETER_VALUE, format!("{argument} is out of range: {value}"))
                 .hint(format!("It must be {range}."))

@@ -18,10 +18,11 @@ use crate::settings;
 /// How often the launcher looks without being woken: nothing tells it of DROP EXTENSION.
 const LOOKS_EVERY: Duration = Duration::from_secs(5);
 
-/// A worker that ends is started anew no sooner than this after its last start, and ever later, up to the longest
-/// pause, while its kind cannot even connect. One that lived for the longest pause had nothing wrong with it.
+/// A worker that ended is started anew no sooner than this after its last start, and ever later, up to the longest
+/// pause, while none lives long enough to have connected.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const CONNECTED_AFTER: Duration = Duration::from_secs(5);
 
 /// Started by the postmaster once the server can be written to.
 #[pg_guard]
@@ -44,32 +45,36 @@ pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
 
 #[derive(Default)]
 struct Launcher {
-    /// The last start of a worker for each queue.
-    starts: HashMap<String, Start>,
+    /// What was last done for each queue.
+    queues: HashMap<String, Team>,
     /// Whether the log has it that workers are missing.
     complained: bool,
 }
 
-struct Start {
-    at: Instant,
+/// The workers of one queue, as the launcher left them.
+struct Team {
+    size: usize,
+    started: Instant,
     pause: Duration,
 }
 
-impl Start {
-    /// The start that follows `last`, now.
-    fn after(last: Option<&Start>) -> Start {
-        let pause = match last {
-            Some(last) if last.at.elapsed() < LONGEST_PAUSE => (last.pause * 2).min(LONGEST_PAUSE),
-            _ => SHORTEST_PAUSE,
-        };
-        Start {
-            at: Instant::now(),
-            pause,
+impl Team {
+    /// How long to wait before missing workers are started, now that `size` are there: only where some have ended.
+    fn pause_left(&self, size: usize) -> Duration {
+        if size < self.size {
+            self.pause.saturating_sub(self.started.elapsed())
+        } else {
+            Duration::ZERO
         }
     }
 
-    fn pause_left(&self) -> Duration {
-        self.pause.saturating_sub(self.at.elapsed())
+    /// The pause before the start that would follow one now.
+    fn next_pause(&self, size: usize) -> Duration {
+        if size < self.size && self.started.elapsed() < self.pause + CONNECTED_AFTER {
+            (self.pause * 2).min(LONGEST_PAUSE)
+        } else {
+            SHORTEST_PAUSE
+        }
     }
 }
 
@@ -83,27 +88,47 @@ impl Launcher {
                 return LOOKS_EVERY;
             }
         };
-        let missing = end_the_unwished(&wishes);
-        self.starts
+        self.queues
             .retain(|queue, _| wishes.iter().any(|wish| wish.queue_url == *queue));
-        self.start(missing)
+        let wanted = end_the_unwished(&wishes);
+        self.start(wanted)
     }
 
     /// Starts workers; says when those that must wait are to be looked at.
-    fn start(&mut self, missing: Vec<(Assignment, usize)>) -> Duration {
+    fn start(&mut self, wanted: Vec<Wanted>) -> Duration {
         let mut next = LOOKS_EVERY;
         let mut all_started = true;
-        for (assignment, count) in missing {
-            let queue_url = assignment.queue_url().to_owned();
-            let last = self.starts.get(&queue_url);
-            let pause = last.map_or(Duration::ZERO, Start::pause_left);
-            if !pause.is_zero() {
-                next = next.min(pause);
+        for Wanted {
+            assignment,
+            there,
+            missing,
+        } in wanted
+        {
+            if let Some(team) = self.queues.get_mut(assignment.queue_url()) {
+                // Those that were ended because fewer are wished for now are not missing.
+                team.size = team.size.min(there + missing);
+            }
+            let team = self.queues.get(assignment.queue_url());
+            let pause_left = team.map_or(Duration::ZERO, |team| team.pause_left(there));
+            if missing == 0 || !pause_left.is_zero() {
+                next = if missing == 0 {
+                    next
+                } else {
+                    next.min(pause_left)
+                };
                 continue;
             }
-            let start = Start::after(last);
-            self.starts.insert(queue_url, start);
-            all_started &= (0..count).all(|_| start_worker(assignment));
+            let pause = team.map_or(SHORTEST_PAUSE, |team| team.next_pause(there));
+            let started = (0..missing)
+                .take_while(|_| start_worker(assignment))
+                .count();
+            all_started &= started == missing;
+            let team = Team {
+                size: there + started,
+                started: Instant::now(),
+                pause,
+            };
+            self.queues.insert(assignment.queue_url().to_owned(), team);
         }
         if !all_started && !self.complained {
             report::hint(
@@ -116,30 +141,41 @@ impl Launcher {
     }
 }
 
-/// Ends surplus workers and returns how many are missing for each wish.
-fn end_the_unwished(wishes: &[Subscription]) -> Vec<(Assignment, usize)> {
+/// A subscription, and how many of its workers are there and are not.
+struct Wanted {
+    assignment: Assignment,
+    there: usize,
+    missing: usize,
+}
+
+/// Ends surplus workers and says how many are there, and missing, for each wish.
+fn end_the_unwished(wishes: &[Subscription]) -> Vec<Wanted> {
     // SAFETY: reads a static.
     let database = unsafe { pg_sys::MyDatabaseId };
-    let mut missing: Vec<(Assignment, usize)> = wishes
+    let mut wanted: Vec<Wanted> = wishes
         .iter()
         .filter_map(|wish| {
-            Some((
-                Assignment::new(database, wish.role, &wish.queue_url)?,
-                wish.workers,
-            ))
+            let assignment = Assignment::new(database, wish.role, &wish.queue_url)?;
+            Some(Wanted {
+                assignment,
+                there: 0,
+                missing: wish.workers,
+            })
         })
         .collect();
     for entry in board::entries() {
-        let wish = missing
+        let wish = wanted
             .iter_mut()
-            .find(|(assignment, _)| *assignment == entry.assignment);
+            .find(|wish| wish.assignment == entry.assignment);
         match wish {
-            Some((_, count)) if *count > 0 => *count -= 1,
+            Some(wish) if wish.missing > 0 => {
+                wish.missing -= 1;
+                wish.there += 1;
+            }
             _ => board::end(entry.slot, &entry.assignment),
         }
     }
-    missing.retain(|(_, count)| *count > 0);
-    missing
+    wanted
 }
 
 fn start_worker(assignment: Assignment) -> bool {

@@ -295,18 +295,21 @@ mod tests {
 
     #[test]
     fn the_kept_key_is_for_one_day_and_one_set_of_keys() {
-        let signer = Signer::new("h", "eu-west-1");
+        let [one, other] =
+            ["secret", "other secret"].map(|secret| Rc::new(Keys::unlimited("id", secret)));
         let today = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let tomorrow = today + Duration::from_secs(86_400);
-        for (now, token) in [
-            (today, None),
-            (tomorrow, None),
-            (today, Some("token")),
-            (today, None),
+        let old_hand = Signer::new("h", "eu-west-1");
+        for (now, keys) in [
+            (today, &one),
+            (tomorrow, &one),
+            (tomorrow, &other),
+            (tomorrow, &one),
         ] {
-            let ours = signer.sign(&keys(token), now, TYPE, "t", b"{}");
-            let expected = reference(token, now, "h", "eu-west-1", "t", b"{}");
-            assert_eq!(ours.authorization, expected);
+            let beginner = Signer::new("h", "eu-west-1");
+            let [ours, expected] =
+                [&old_hand, &beginner].map(|signer| signer.sign(keys, now, TYPE, "t", b"{}"));
+            assert_eq!(ours.authorization, expected.authorization);
         }
     }
 

@@ -42,7 +42,7 @@ fn what_does_not_pass_fails_at_once() {
         let answer = text.clone();
         let (error, took) = failure(move || Fault::Answer(status, answer.clone()));
         assert_eq!(error.kind, kind, "{text}");
-        assert!(took < Duration::from_secs(1), "{text} {took:?}");
+        assert!(took < Duration::from_secs(3), "{text} {took:?}");
     }
 }
 

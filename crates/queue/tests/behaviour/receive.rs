@@ -76,7 +76,7 @@ fn polls_double_while_answers_are_full() {
     let server = Server::start();
     server.send(1_000);
     server.script(|call| {
-        (call.action == "ReceiveMessage").then_some(Fault::Late(Duration::from_millis(20)))
+        (call.action == "ReceiveMessage").then_some(Fault::Late(Duration::from_millis(60)))
     });
     let io = Io::start().unwrap();
     let (queue, _) = queue_at(&server.url());
@@ -91,7 +91,7 @@ fn polls_double_while_answers_are_full() {
     assert_eq!(drain(&io, &mut inlet).0.len(), 1_000);
     let calls = server.calls("ReceiveMessage");
     let between = |one: usize, other: usize| calls[other].at - calls[one].at;
-    let latency = Duration::from_millis(20);
+    let latency = Duration::from_millis(60);
     assert!(between(0, 1) >= latency, "one at first");
     assert!(between(1, 2) < latency, "then two");
     assert!(between(1, 3) >= latency, "and no third");
@@ -116,7 +116,7 @@ fn an_idle_queue_costs_one_poll_at_a_time() {
     let sent = Instant::now();
     server.send(1);
     assert_eq!(messages(&io, &mut inlet).len(), 1);
-    assert!(sent.elapsed() < Duration::from_millis(500));
+    assert!(sent.elapsed() < Duration::from_millis(900));
 }
 
 #[test]

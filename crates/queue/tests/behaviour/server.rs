@@ -51,6 +51,8 @@ pub enum Fault {
     CarryOutAndReset,
     /// Carries it out after a while.
     Late(Duration),
+    /// Carries it out after a while even if the caller has gone by then, as LocalStack does.
+    LateAndBlind(Duration),
     /// These entries of a batch (by place) fail with this code, through the sender's fault or not.
     FailEntries(Vec<usize>, &'static str, bool),
     /// The answer mentions no entry at all.
@@ -284,6 +286,13 @@ async fn answer(
         Some(Fault::Late(delay)) => {
             tokio::time::sleep(delay).await;
             Ok(ok(carry_out(&state, &call).await))
+        }
+        Some(Fault::LateAndBlind(delay)) => {
+            let carried_out = tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                carry_out(&state, &call).await
+            });
+            Ok(ok(carried_out.await.unwrap()))
         }
         Some(Fault::FailEntries(places, code, sender_fault)) => {
             let failing: HashSet<String> = places.iter().map(ToString::to_string).collect();

@@ -23,7 +23,7 @@ fn all_received(count: usize) -> (Server, Io, Arc<Counts>, Vec<Receipt>) {
 #[test]
 fn deletes_are_batches_of_ten_several_at_once() {
     let (server, io, counts, receipts) = all_received(1_000);
-    server.script(|_| Some(Fault::Late(Duration::from_millis(10))));
+    server.script(|_| Some(Fault::Late(Duration::from_millis(100))));
     settle_all(&io, receipts, Fate::Delete);
     assert_eq!(server.deleted(), 1_000);
     assert_eq!(counts.get(), (1_000, 0));

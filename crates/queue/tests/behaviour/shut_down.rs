@@ -24,7 +24,7 @@ fn a_long_poll_is_not_waited_for() {
     std::thread::sleep(Duration::from_millis(100));
     let (took, all_done) = shut_down(io, Duration::from_secs(5));
     assert!(all_done);
-    assert!(took < Duration::from_millis(30), "{took:?}");
+    assert!(took < Duration::from_millis(100), "{took:?}");
     match inlet.next() {
         Next::Failed(error) => assert_eq!(error.kind, ErrorKind::Internal),
         other => panic!("{other:?}"),
@@ -35,7 +35,7 @@ fn a_long_poll_is_not_waited_for() {
 fn idle_is_over_at_once() {
     let (took, all_done) = shut_down(Io::start().unwrap(), Duration::from_secs(5));
     assert!(all_done);
-    assert!(took < Duration::from_millis(30), "{took:?}");
+    assert!(took < Duration::from_millis(100), "{took:?}");
 }
 
 #[test]
@@ -78,8 +78,25 @@ fn what_a_young_poll_brings_is_released() {
     until("many received", || server.visible() < 800);
     let (took, all_done) = shut_down(io, Duration::from_secs(5));
     assert!(all_done);
-    assert!(took < Duration::from_millis(400), "{took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
     assert_eq!(server.visible(), 1_000);
+}
+
+#[test]
+fn a_young_poll_is_waited_for_although_nothing_is_held() {
+    let server = Server::start();
+    server.send(5);
+    server.script(|call| {
+        let is_poll = call.action == "ReceiveMessage";
+        is_poll.then_some(Fault::LateAndBlind(Duration::from_millis(10)))
+    });
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let _inlet = io.receive(&queue, at_most(10), body);
+    until("a poll", || server.polls() == 1);
+    assert!(io.shut_down(Duration::from_secs(5)));
+    until("received", || server.messages()[0].receive_count == 1);
+    assert_eq!(server.visible(), 5);
 }
 
 #[test]
@@ -95,7 +112,7 @@ fn the_deadline_is_kept() {
     let (took, all_done) = shut_down(io, Duration::from_millis(300));
     assert!(!all_done);
     assert!(
-        took >= Duration::from_millis(300) && took < Duration::from_millis(400),
+        took >= Duration::from_millis(300) && took < Duration::from_secs(1),
         "{took:?}"
     );
     assert_eq!(counts.get(), (0, 300));
