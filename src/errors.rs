@@ -231,9 +231,9 @@ fn said(failure: Failure) -> Said {
         }
         AllRefused { rows, last } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("user_logins refused the last {rows} rows, one after the other"),
+            "user_logins refuses every row",
         )
-        .detail(last)
+        .detail(format!("The last {rows} were refused one after the other, the last one so: {last}."))
         .hint("Their messages are kept and tried again; nothing is rejected while nothing goes in."),
         NoIoThread(why) => {
             Said::new(ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start the I/O thread: {why}"))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Blocked groups, each until SQS hands out the rejected message again, before all others of its group.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct BlockedGroups {
     until: HashMap<Arc<str>, Instant>,
 }

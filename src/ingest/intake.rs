@@ -11,7 +11,7 @@ use super::receipts;
 use super::source::Source;
 use crate::errors::Failure;
 use crate::io;
-use crate::pg::latch;
+use crate::pg::{latch, worker};
 use crate::stat::QueueStat;
 
 /// Messages on their way to become rows.
@@ -20,6 +20,7 @@ pub struct Intake {
     waiting: VecDeque<Message>,
     ended: bool,
     stat: QueueStat,
+    heeds_reload: bool,
 }
 
 impl Intake {
@@ -36,7 +37,19 @@ impl Intake {
             waiting: VecDeque::new(),
             ended: false,
             stat: source.stat(),
+            heeds_reload: false,
         })
+    }
+
+    /// From now on [`fill`](Intake::fill) returns when the configuration is to be read again. Only for a process that
+    /// does that: in a session it waits for the end of the statement.
+    pub fn heed_reload(&mut self) {
+        self.heeds_reload = true;
+    }
+
+    /// What receiving without an end is struggling with now.
+    pub fn trouble(&self) -> Option<queue::Error> {
+        self.inlet.trouble()
     }
 
     /// Waits until `enough` messages are here, `until` has come, or no more will come; interrupts are handled
@@ -58,7 +71,9 @@ impl Intake {
                 continue;
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
+            if left.is_some_and(|left| left.is_zero())
+                || (self.heeds_reload && worker::is_reload_asked())
+            {
                 break;
             }
             latch::wait_readable(fd, left);

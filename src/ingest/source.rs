@@ -19,8 +19,16 @@ const SHORTEST_KEY: usize = 16;
 pub struct Source {
     queue: Queue,
     stat: QueueStat,
-    masker: Masker,
-    encoding: VersionEncoding,
+    terms: Terms,
+}
+
+/// What the settings say of a source.
+#[derive(PartialEq, Eq)]
+struct Terms {
+    endpoint: Option<String>,
+    region: Option<String>,
+    key: Option<Vec<u8>>,
+    encoding: AppVersionEncoding,
 }
 
 impl Source {
@@ -31,20 +39,25 @@ impl Source {
     pub fn new(queue_url: &str) -> Result<Source, Failure> {
         let url = QueueUrl::parse(queue_url)?;
         check_allowed(&url)?;
-        let endpoint = settings::endpoint_url();
-        let region = settings::region();
-        let stat = QueueStat::of(url.as_str());
-        let queue = Queue::new(url, endpoint.as_deref(), region.as_deref(), Arc::new(stat))?;
-        let encoding = match settings::app_version_encoding() {
-            AppVersionEncoding::Digits => VersionEncoding::Digits,
-            AppVersionEncoding::Sortable => VersionEncoding::Sortable,
+        let terms = Terms {
+            endpoint: settings::endpoint_url(),
+            region: settings::region(),
+            key: mask_key()?,
+            encoding: settings::app_version_encoding(),
         };
-        Ok(Source {
-            queue,
-            stat,
-            masker: masker()?,
-            encoding,
-        })
+        let stat = QueueStat::of(url.as_str());
+        let queue = Queue::new(
+            url,
+            terms.endpoint.as_deref(),
+            terms.region.as_deref(),
+            Arc::new(stat),
+        )?;
+        Ok(Source { queue, stat, terms })
+    }
+
+    /// Whether `other` is the same queue, read in the same way.
+    pub fn is_as(&self, other: &Source) -> bool {
+        self.queue.url().as_str() == other.queue.url().as_str() && self.terms == other.terms
     }
 
     /// The queue.
@@ -59,7 +72,16 @@ impl Source {
 
     /// A decoder for its messages.
     pub fn decoder(&self) -> Decoder {
-        Decoder::new(self.masker.clone(), self.encoding)
+        let masker = self
+            .terms
+            .key
+            .as_deref()
+            .map_or_else(Masker::plain, Masker::keyed);
+        let encoding = match self.terms.encoding {
+            AppVersionEncoding::Digits => VersionEncoding::Digits,
+            AppVersionEncoding::Sortable => VersionEncoding::Sortable,
+        };
+        Decoder::new(masker, encoding)
     }
 
     /// How to receive until the queue is empty or `limit` messages have come.
@@ -95,9 +117,9 @@ fn check_allowed(url: &QueueUrl) -> Result<(), Failure> {
     }
 }
 
-fn masker() -> Result<Masker, Failure> {
+fn mask_key() -> Result<Option<Vec<u8>>, Failure> {
     let Some(file) = settings::mask_key_file() else {
-        return Ok(Masker::plain());
+        return Ok(None);
     };
     let content = match fs::read(&file) {
         Ok(content) => content,
@@ -111,5 +133,5 @@ fn masker() -> Result<Masker, Failure> {
             least: SHORTEST_KEY,
         });
     }
-    Ok(Masker::keyed(key))
+    Ok(Some(key.to_vec()))
 }

@@ -100,13 +100,19 @@ pub fn connect_as(database: pg_sys::Oid, role: pg_sys::Oid) {
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, role, 0) };
 }
 
+/// Whether SIGHUP came and the configuration files are still to be read again.
+pub fn is_reload_asked() -> bool {
+    // SAFETY: reads a flag that the signal handler of this thread sets.
+    unsafe { pg_sys::ConfigReloadPending != 0 }
+}
+
 /// Reads the configuration files again if SIGHUP came; says whether it did.
 pub fn reload_if_asked() -> bool {
+    if !is_reload_asked() {
+        return false;
+    }
     // SAFETY: the flag belongs to the main thread and its signal handler; the files are read as in every backend.
     unsafe {
-        if pg_sys::ConfigReloadPending == 0 {
-            return false;
-        }
         pg_sys::ConfigReloadPending = 0;
         pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
     }

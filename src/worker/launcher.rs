@@ -98,6 +98,7 @@ impl Launcher {
     fn start(&mut self, wanted: Vec<Wanted>) -> Duration {
         let mut next = LOOKS_EVERY;
         let mut all_started = true;
+        let mut all_there = true;
         for Wanted {
             assignment,
             there,
@@ -110,6 +111,7 @@ impl Launcher {
             }
             let team = self.queues.get(assignment.queue_url());
             let pause_left = team.map_or(Duration::ZERO, |team| team.pause_left(there));
+            all_there &= missing == 0;
             if missing == 0 || !pause_left.is_zero() {
                 next = if missing == 0 {
                     next
@@ -136,7 +138,7 @@ impl Launcher {
                 "You might need to increase max_worker_processes.",
             );
         }
-        self.complained = !all_started;
+        self.complained = !all_started || (self.complained && !all_there);
         next
     }
 }

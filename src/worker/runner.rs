@@ -26,6 +26,9 @@ const WAIT: Duration = Duration::from_secs(20);
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// While the queue is in trouble, how often to look whether it still is.
+const LOOKS_FOR_RECOVERY_EVERY: Duration = Duration::from_secs(1);
+
 /// So many rows refused by `user_logins` in a row, and none taken, are the table's fault and not theirs.
 const REFUSALS_THAT_BLAME_THE_TABLE: u64 = 10;
 
@@ -90,17 +93,32 @@ impl Runner {
         }
     }
 
-    /// Ingests until the settings change or there is nothing to do here any more.
+    /// Ingests until the settings of the source change or there is nothing to do here any more.
     fn session(&mut self) -> Result<Next, Failure> {
         let source = Source::new(self.assignment.queue_url())?;
-        let mut intake = Intake::open(&source, how_to_receive())?;
+        let how = how_to_receive();
+        match transaction::run(Target::check) {
+            Ok(Ok(_)) => {}
+            Ok(Err(Failure::NotInstalled)) => return Ok(Next::End),
+            Ok(Err(failure)) => return Err(failure),
+            Err(error) => {
+                self.report(told(&error), State::Retrying);
+                self.rest();
+                return Ok(Next::ReadSettings);
+            }
+        }
+        let mut intake = Intake::open(&source, how.clone())?;
+        intake.heed_reload();
         let _progress = Progress::begin(source.queue().url().as_str(), None);
         loop {
-            if worker::reload_if_asked() {
+            if worker::reload_if_asked()
+                && !(source.is_as(&Source::new(self.assignment.queue_url())?)
+                    && how == how_to_receive())
+            {
                 return Ok(Next::ReadSettings);
             }
             self.gather(&mut intake, &source);
-            if self.held.messages().is_empty() {
+            if self.held.messages().is_empty() || worker::is_reload_asked() {
                 continue;
             }
             match self.write(&source) {
@@ -123,10 +141,12 @@ impl Runner {
         let batch_size = settings::batch_size();
         if self.held.messages().is_empty() {
             self.fill(intake, source, 1, Some(Instant::now()));
-        }
-        if self.held.messages().is_empty() && intake.is_empty() {
-            self.idle();
-            self.fill(intake, source, 1, None);
+            if intake.is_empty() {
+                self.await_first(intake, source);
+            }
+            if intake.is_empty() {
+                return;
+            }
         }
         let enough = batch_size.saturating_sub(self.held.messages().len());
         self.fill(
@@ -136,6 +156,24 @@ impl Runner {
             Some(Instant::now() + settings::linger()),
         );
         intake.take_into(&mut self.held, enough.max(1));
+    }
+
+    /// Waits for a message; while the queue is in trouble, for a while only, to see it recover.
+    fn await_first(&mut self, intake: &mut Intake, source: &Source) {
+        if self.trouble.is_some() && intake.trouble().is_none() {
+            self.recovered();
+        }
+        if self.trouble.is_some() {
+            self.fill(
+                intake,
+                source,
+                1,
+                Some(Instant::now() + LOOKS_FOR_RECOVERY_EVERY),
+            );
+        } else {
+            self.stat.set_state(Some(State::Idle));
+            self.fill(intake, source, 1, None);
+        }
     }
 
     /// The queue's trouble is told once; receiving goes on by itself meanwhile, ever more slowly.
@@ -170,20 +208,17 @@ impl Runner {
         }
     }
 
-    fn write_in_transaction(
-        &mut self,
-        source: &Source,
-    ) -> Result<(BlockedGroups, Refusals), Failure> {
+    fn write_in_transaction(&self, source: &Source) -> Result<(BlockedGroups, Refusals), Failure> {
         let target = Target::check()?;
         transaction::defer_nothing();
-        let blocked = std::mem::take(&mut self.blocked);
-        let mut writer =
-            Writer::new(source, &target, AtAbort::Keep).resume(blocked, self.refusals.clone());
+        let mut writer = Writer::new(source, &target, AtAbort::Keep)
+            .resume(self.blocked.clone(), self.refusals.clone());
         for chunk in self.held.messages().chunks(CHUNK) {
             writer.write(chunk);
         }
         let Refusals { in_a_row, last } = writer.refusals();
-        if *in_a_row >= REFUSALS_THAT_BLAME_THE_TABLE {
+        let nothing_went_in = writer.tally().inserted + writer.tally().duplicates == 0;
+        if nothing_went_in && *in_a_row >= REFUSALS_THAT_BLAME_THE_TABLE {
             return Err(Failure::AllRefused {
                 rows: *in_a_row,
                 last: last.clone(),
@@ -211,12 +246,6 @@ impl Runner {
         }
     }
 
-    fn idle(&self) {
-        if self.trouble.is_none() {
-            self.stat.set_state(Some(State::Idle));
-        }
-    }
-
     fn recovered(&mut self) {
         self.pause = SHORTEST_PAUSE;
         self.stat.set_state(Some(State::Running));
@@ -236,7 +265,7 @@ impl Runner {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || worker::is_reload_asked() {
                 return;
             }
             latch::wait(left);

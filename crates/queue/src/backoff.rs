@@ -26,11 +26,6 @@ impl Backoff {
     }
 }
 
-/// A pause close to `pace`, so that many who wait for the same thing do not all ask at once.
-pub(crate) fn around(pace: Duration) -> Duration {
-    pace.mul_f64(0.75 + fastrand::f64() / 4.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -198,9 +198,7 @@ fn hand_over(
     if receipts.is_empty() || !shared.is_open() {
         return;
     }
-    if fate != Fate::Leave {
-        shared.handed_over(receipts.len() as u64);
-    }
+    shared.handed_over(receipts.len() as u64);
     // If it cannot be sent, the thread is gone, and with it the handles.
     let _ = commands.send(Command::Settle(receipts, fate));
 }

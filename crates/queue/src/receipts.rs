@@ -143,6 +143,13 @@ impl Receipts {
         response.handles.get(receipt.index())
     }
 
+    /// The visibility timeout that a message was received with, in seconds, if it is still held: the one that was
+    /// asked for, also where its poll asked for less.
+    pub(crate) fn visibility_timeout(&self, receipt: Receipt) -> Option<u64> {
+        let response = self.held.get(&receipt.response())?;
+        Some(response.visibility.into())
+    }
+
     /// Forgets a message: its handle is of no more use.
     pub(crate) fn forget(&mut self, receipt: Receipt) {
         if let Some(response) = self.held.get_mut(&receipt.response()) {

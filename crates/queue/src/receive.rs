@@ -9,7 +9,7 @@ use tokio::select;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::backoff::{Backoff, around};
+use crate::backoff::Backoff;
 use crate::client::Action;
 use crate::engine::{Engine, PollUnderWay};
 use crate::error::{Error, ErrorKind};
@@ -21,7 +21,7 @@ use crate::settle::{Fate, settle};
 use crate::wire::{self, BATCH, ReceiveRequest};
 
 /// How to receive.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receive {
     /// Receive at most so many messages in all; `None`: no limit.
     pub limit: Option<u64>,
@@ -217,11 +217,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                 }
                 Err(error) => {
                     drop(under_way);
-                    let pause = if error.is_transient() {
-                        backoff.pause()
-                    } else {
-                        around(LONGEST_PAUSE)
-                    };
+                    let pause = backoff.pause();
                     if self.how.until_empty {
                         let patience = patience(&error, wait);
                         if began.elapsed() + pause >= patience {
@@ -343,6 +339,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
             })
             .collect();
         if !undecoded.is_empty() {
+            self.engine.shared.handed_over(undecoded.len() as u64);
             settle(&self.engine, undecoded, Fate::Leave);
         }
         if messages.is_empty() {

@@ -11,7 +11,7 @@ use crate::receipts::Receipt;
 
 /// DeleteMessageBatch calls in flight.
 const DELETES_AT_ONCE: usize = 16;
-/// ChangeMessageVisibilityBatch calls in flight that release messages.
+/// ChangeMessageVisibilityBatch calls in flight that release messages, or that leave them.
 const RELEASES_AT_ONCE: usize = 8;
 
 pub(crate) struct Remote {
@@ -19,6 +19,7 @@ pub(crate) struct Remote {
     pub client: Rc<Client>,
     pub deletes: Lane,
     pub releases: Lane,
+    pub leaves: Lane,
 }
 
 /// Messages waiting for the same fate.
@@ -43,6 +44,7 @@ impl Remote {
             client,
             deletes: Lane::of(DELETES_AT_ONCE),
             releases: Lane::of(releases_at_once),
+            leaves: Lane::of(RELEASES_AT_ONCE),
         }
     }
 }

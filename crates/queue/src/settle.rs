@@ -9,7 +9,7 @@ use crate::backoff::Backoff;
 use crate::client::Action;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
-use crate::receipts::Receipt;
+use crate::receipts::{Receipt, Receipts};
 use crate::remote::{Lane, Remote};
 use crate::wire::{BATCH, Verdict, batch_answer, batch_request};
 
@@ -20,7 +20,7 @@ pub enum Fate {
     Delete,
     /// It becomes visible again at once (best effort).
     Release,
-    /// It comes back when its visibility timeout ends, which is extended no more.
+    /// It comes back one more visibility timeout from now, as if it had just been received.
     Leave,
 }
 
@@ -29,6 +29,7 @@ pub enum Fate {
 enum Work {
     Delete,
     Release,
+    Leave,
 }
 
 impl Work {
@@ -36,20 +37,14 @@ impl Work {
         match self {
             Work::Delete => &remote.deletes,
             Work::Release => &remote.releases,
+            Work::Leave => &remote.leaves,
         }
     }
 
     fn action(self) -> Action {
         match self {
             Work::Delete => Action::DeleteMessageBatch,
-            Work::Release => Action::ChangeMessageVisibilityBatch,
-        }
-    }
-
-    fn visibility_timeout(self) -> Option<u64> {
-        match self {
-            Work::Delete => None,
-            Work::Release => Some(0),
+            Work::Release | Work::Leave => Action::ChangeMessageVisibilityBatch,
         }
     }
 
@@ -57,14 +52,14 @@ impl Work {
     fn patience(self) -> Duration {
         match self {
             Work::Delete => Duration::from_secs(30),
-            Work::Release => Duration::from_secs(10),
+            Work::Release | Work::Leave => Duration::from_secs(10),
         }
     }
 
     fn attempts(self) -> u32 {
         match self {
             Work::Delete => u32::MAX,
-            Work::Release => 3,
+            Work::Release | Work::Leave => 3,
         }
     }
 }
@@ -80,15 +75,7 @@ pub(crate) fn settle(engine: &Rc<Engine>, mut receipts: Vec<Receipt>, fate: Fate
             receipts.sort_unstable();
             Work::Release
         }
-        Fate::Leave => {
-            let mut held = engine.receipts.borrow_mut();
-            for receipt in receipts {
-                if held.claim(receipt).is_some() {
-                    held.forget(receipt);
-                }
-            }
-            return;
-        }
+        Fate::Leave => Work::Leave,
     };
     let mut touched: Vec<Rc<Remote>> = Vec::new();
     for receipt in receipts {
@@ -96,7 +83,7 @@ pub(crate) fn settle(engine: &Rc<Engine>, mut receipts: Vec<Receipt>, fate: Fate
             engine.settled(1);
             continue;
         };
-        if work == Work::Release {
+        if work != Work::Delete {
             engine.receipts.borrow_mut().stop_keeping(receipt);
         }
         let lane = work.lane(&remote);
@@ -185,7 +172,7 @@ impl Batch {
     }
 
     async fn call(&self, limit: Duration) -> Result<Vec<Verdict>, Error> {
-        if self.work == Work::Release {
+        if self.work != Work::Delete {
             self.extensions_to_end().await;
         }
         let body = {
@@ -197,12 +184,24 @@ impl Batch {
             batch_request(
                 self.remote.queue.url().as_str(),
                 handles,
-                self.work.visibility_timeout(),
+                self.visibility_timeout(&receipts),
             )
         };
         let client = &self.remote.client;
         let answer = client.call(self.work.action(), body, limit).await?;
         batch_answer(&answer, self.left.len())
+    }
+
+    /// In seconds. All messages of a batch were received alike.
+    fn visibility_timeout(&self, receipts: &Receipts) -> Option<u64> {
+        match self.work {
+            Work::Delete => None,
+            Work::Release => Some(0),
+            Work::Leave => self
+                .left
+                .first()
+                .and_then(|first| receipts.visibility_timeout(*first)),
+        }
     }
 
     /// An extension that is carried out after a release would hide the message again.
