@@ -1,6 +1,7 @@
 """Runs the benchmarks and prints a report. `run`, beside this folder, builds what is needed and calls this."""
 
 import argparse
+import filecmp
 import pathlib
 import signal
 import sys
@@ -38,6 +39,8 @@ def main():
 
 def parse_options():
     parser = argparse.ArgumentParser(prog="suite")
+    parser.add_argument("--installed", type=pathlib.Path, required=True, help="the library that Postgres loads")
+    parser.add_argument("--built", type=pathlib.Path, required=True, help="the release build that it must be")
     parser.add_argument("--programs", type=pathlib.Path, required=True, help="folder of queue-server and clients")
     parser.add_argument("--pipeline", type=pathlib.Path, required=True, help="the Python pipeline")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for report.md")
@@ -80,7 +83,14 @@ class Suite:
             self.ways = Ways(postgres, queue, options.programs, options.pipeline, options.messages)
             for section in sections:
                 say(f"-- {section}")
+                self._check_library()
                 getattr(self, section)()
+            self._check_library()
+
+    def _check_library(self):
+        """A development build installed meanwhile, by a test for instance, is ten times slower."""
+        if not filecmp.cmp(self.options.installed, self.options.built, shallow=False):
+            raise RuntimeError(f"{self.options.installed} is not the release build {self.options.built}")
 
     def throughput(self):
         ways, latencies = self.ways, self.options.latencies
@@ -126,14 +136,20 @@ class Suite:
         parts = ["backend", "io_thread", "client", "python", "queue_server"]
         rows = []
         for name, run in runs.items():
-            consumer = sum(cpu for part, cpu in run.cpu.items() if part != "queue_server")
-            rows.append(
-                [name, *(report.microseconds(run.cpu.get(part)) for part in parts), report.microseconds(consumer)]
-            )
+            spent = {part: cpu for part, cpu in run.cpu.items() if part != "queue_server"}
+            waiting = 1e6 * run.parts["waiting"] / run.messages if "waiting" in run.parts else None
+            values = [*map(run.cpu.get, parts), sum(spent.values()) or None, waiting]
+            rows.append([name, *map(report.microseconds, values)])
         head = [
             f"CPU, µs a message, at {latency:g} ms",
-            "backend thread", "I/O thread", "client", "Python", "queue server", "all but the queue server",
-        ]  # fmt: skip
+            "backend thread",
+            "I/O thread",
+            "client",
+            "Python",
+            "queue server",
+            "all but the queue server",
+            "ready, waiting for a core",
+        ]
         self.tables.append(("Processor time", report.table(head, rows)))
 
     def _marks_of_throughput(self, found):

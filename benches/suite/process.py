@@ -1,5 +1,6 @@
 """Processes that end with this one, and what they cost: processor time and memory, as the kernel counts them."""
 
+import dataclasses
 import pathlib
 import signal
 import subprocess
@@ -24,27 +25,49 @@ def stop(process, stop_signal=signal.SIGTERM):
             process.wait()
 
 
-def cpu_by_thread(pid):
-    """Seconds on a processor of each live thread of `pid`, by thread id. The main thread's id is `pid`."""
-    seconds = {}
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """Seconds on a processor, and seconds ready to run but waiting for one."""
+
+    on_cpu: float = 0.0
+    waiting: float = 0.0
+
+    def __add__(self, other):
+        return Usage(self.on_cpu + other.on_cpu, self.waiting + other.waiting)
+
+    def __sub__(self, other):
+        return Usage(self.on_cpu - other.on_cpu, self.waiting - other.waiting)
+
+
+def usage_by_thread(pid):
+    """What each live thread of `pid` has used so far, by thread id. The main thread's id is `pid`."""
+    usage = {}
     for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
         try:
-            nanoseconds = int((task / "schedstat").read_text().split()[0])
-        except FileNotFoundError:
+            on_cpu, waiting, _ = (task / "schedstat").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
             continue
-        seconds[int(task.name)] = nanoseconds / 1e9
-    return seconds
+        usage[int(task.name)] = Usage(int(on_cpu) / 1e9, int(waiting) / 1e9)
+    return usage
 
 
 def cpu(pid):
     """Seconds on a processor of all live threads of `pid`."""
-    return sum(cpu_by_thread(pid).values())
+    return sum(usage.on_cpu for usage in usage_by_thread(pid).values())
 
 
 def private_memory(pid):
-    """Bytes of memory that `pid` shares with nobody."""
-    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+    """Bytes of memory that are `pid`'s own: written to, and neither Postgres' shared memory, of which a page counts as
+    private while nobody else has touched it, nor pages of files, which the kernel shares and drops as it likes."""
+    kilobytes = 0
+    shared = False
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, *values = line.split()
+        if not name.endswith(":"):
+            shared = values[0].endswith("s")
+        elif name == "Private_Dirty:" and not shared:
+            kilobytes += int(values[0])
+    return kilobytes * 1024
 
 
 class PeakOfPrivateMemory:

@@ -40,22 +40,23 @@ class Ways:
             if concurrency:
                 connection.execute(f"SET user_logins_sqs.receive_concurrency = {concurrency}")
             pid = connection.info.backend_pid
-            backend_before = process.cpu_by_thread(pid)
+            backend_before = process.usage_by_thread(pid)[pid]
             server_before = self.queue.cpu()
             started = time.monotonic()
             connection.execute(statement)
             returned = time.monotonic()
             counts = self.queue.wait_until_deleted(self.messages)
-            backend_after = process.cpu_by_thread(pid)
+            threads = process.usage_by_thread(pid)
             server = self.queue.cpu() - server_before
         self.check_rows(database)
-        backend = backend_after[pid] - backend_before[pid]
-        io_thread = sum(cpu for thread, cpu in backend_after.items() if thread != pid)
+        backend = threads.pop(pid) - backend_before
+        io_thread = sum(threads.values(), process.Usage())
         return Run(
             self.messages,
             counts["last_deleted_at"] - started,
-            self._each(backend=backend, io_thread=io_thread, queue_server=server),
+            self._each(backend=backend.on_cpu, io_thread=io_thread.on_cpu, queue_server=server),
             {
+                "waiting": backend.waiting + io_thread.waiting,
                 "received": counts["last_received_at"] - started,
                 "returned": returned - started,
                 "from_first_receive": counts["last_deleted_at"] - counts["first_received_at"],
