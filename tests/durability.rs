@@ -1,5 +1,6 @@
 //! What was deleted from the queue is on disk; and a transaction may stay open longer than the visibility timeout.
 
+use std::thread;
 use std::time::Duration;
 
 use tests::cluster::{Cluster, Plan};
@@ -141,17 +142,20 @@ fn a_slow_statement_keeps_its_messages_hidden_while_it_inserts() {
     let mut session = database.connect();
     session.set("user_logins_sqs.visibility_timeout", 2);
     session.run(
-        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NEW; END $$;
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END $$;
          CREATE TRIGGER dawdle BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION dawdle()",
     );
 
-    assert_eq!(session.ingest(&queue, 25), 25);
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| session.ingest(&queue, 25));
+        let hidden = Counts {
+            visible: 0,
+            in_flight: 25,
+        };
+        queue.expect_counts_within(Duration::from_secs(5), hidden);
+        queue.expect_counts_stay(Duration::from_secs(5), hidden);
+        assert_eq!(slow.join().unwrap(), 25);
+    });
 
-    assert_eq!(session.ingest(&queue, 25), 0);
-    assert_eq!(session.logins(), 25);
-    assert!(
-        session.take_notices().is_empty(),
-        "no message came a second time"
-    );
     queue.expect_drained();
 }

@@ -351,9 +351,9 @@ const HOSTILE: &str = "
     CREATE OPERATOR hostile.= (LEFTARG = text, RIGHTARG = text, FUNCTION = hostile.equal_text);
     CREATE FUNCTION hostile.equal_uuid(uuid, uuid) RETURNS boolean LANGUAGE sql AS $$ SELECT hostile.trap('= uuid') $$;
     CREATE OPERATOR hostile.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = hostile.equal_uuid);
-    CREATE FUNCTION hostile.plus(bigint, integer) RETURNS bigint LANGUAGE sql AS
+    CREATE FUNCTION hostile.plus(bigint, bigint) RETURNS bigint LANGUAGE sql AS
         $$ SELECT 0::bigint WHERE hostile.trap('+') $$;
-    CREATE OPERATOR hostile.+ (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = hostile.plus);
+    CREATE OPERATOR hostile.+ (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = hostile.plus);
     CREATE DOMAIN hostile.text AS pg_catalog.int4;
     CREATE DOMAIN hostile.timestamptz AS pg_catalog.int4;
     CREATE DOMAIN hostile.uuid AS pg_catalog.int4;

@@ -77,6 +77,7 @@ impl Cluster {
             Plan::default()
                 .setting("max_connections", "200")
                 .setting("max_prepared_transactions", "10")
+                .setting("track_commit_timestamp", "on")
                 .setting("shared_buffers", "256MB")
                 .start()
         })

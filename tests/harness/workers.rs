@@ -162,8 +162,14 @@ impl<'c> LogSince<'c> {
         complaints[0].clone()
     }
 
-    /// Warnings and everything worse, but for what a restart of the server says of its sessions.
+    /// Warnings and everything worse. That a worker was told to end, or that the server is not ready yet, is neither.
     pub fn complaints(&self) -> Vec<String> {
-        self.lines(&["WARNING", "ERROR", "FATAL", "PANIC"])
+        let mut lines = self.lines(&["WARNING", "ERROR", "FATAL", "PANIC"]);
+        let is_normal = |line: &str| {
+            line.contains("terminating background worker")
+                || line.contains("the database system is starting up")
+        };
+        lines.retain(|line| !is_normal(line));
+        lines
     }
 }

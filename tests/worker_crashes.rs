@@ -1,0 +1,161 @@
+//! Whatever dies, and whenever: each message becomes one row.
+
+use std::time::{Duration, Instant};
+
+use tests::cluster::Cluster;
+use tests::database::Session;
+use tests::gate::Gate;
+use tests::logins;
+use tests::queue::Queue;
+use tests::scripted::{Answer, ScriptedSqs};
+use tests::wait::eventually;
+use tests::workers::{admin, preloading, site_of};
+
+const MESSAGES: usize = 20_000;
+const FAULTS: usize = 20;
+
+/// Messages sent between two faults.
+const ROUND: usize = MESSAGES / FAULTS;
+
+/// The faults are the same in each run, and come at the same times; what they meet is not.
+const SEED: u64 = 20_251_122;
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// `kill -9` of a worker: the postmaster ends all its processes and recovers.
+    Worker,
+    /// `kill -9` of the postmaster: its processes notice and end.
+    Postmaster,
+    /// `kill -9` of all of them at once.
+    Server,
+    /// The queue server goes away, in the middle of whatever it does, and comes back with the queue as it was.
+    QueueServer,
+    /// `pg_terminate_backend` of a worker.
+    Termination,
+}
+
+const KINDS: [Fault; 5] = [
+    Fault::Worker,
+    Fault::Postmaster,
+    Fault::Server,
+    Fault::QueueServer,
+    Fault::Termination,
+];
+
+#[test]
+fn none_of_20_000_messages_is_lost_or_doubled_whatever_dies() {
+    // Without synchronous_commit a crash loses what was committed last, unless an ingest insists.
+    let cluster = site_of(
+        preloading()
+            .setting("synchronous_commit", "off")
+            .setting("wal_writer_delay", "10s")
+            .setting("restart_after_crash", "on")
+            .setting("user_logins_sqs.visibility_timeout", "2s")
+            .setting("user_logins_sqs.batch_size", "50"),
+    );
+    let sqs = ScriptedSqs::start();
+    // Rows are committed for a while before their messages are gone.
+    sqs.always(
+        "DeleteMessageBatch",
+        Answer::ServeAfter(Duration::from_millis(50)),
+    );
+    let queue = sqs.queue();
+    let gate = Gate::to(sqs.endpoint());
+    let workers = format!("SELECT sqs_subscribe('{}', 2)", gate.queue(&queue).url());
+    admin(&cluster).run(&workers);
+    let users: Vec<String> = logins::good(MESSAGES);
+    let mut random = Random(SEED);
+
+    for (round, bodies) in users.chunks(ROUND).enumerate() {
+        let fault = KINDS[round % KINDS.len()];
+        let after = random.below(Duration::from_millis(1_200));
+        std::thread::scope(|scope| {
+            scope.spawn(|| send_over(Duration::from_secs(1), &queue, bodies));
+            std::thread::sleep(after);
+            let rows = admin(&cluster).logins();
+            let begun = Instant::now();
+            strike(fault, &cluster, &gate, &mut random);
+            println!(
+                "{fault:?} after {after:?}, at {rows} rows, over after {:?}",
+                begun.elapsed()
+            );
+        });
+    }
+
+    expect_each_once(&mut admin(&cluster), &queue);
+    println!("{} hand-outs", sqs.handed_out(&queue));
+}
+
+fn strike(fault: Fault, cluster: &Cluster, gate: &Gate, random: &mut Random) {
+    match fault {
+        Fault::Worker => cluster.kill_backend(a_worker(cluster)),
+        Fault::Postmaster => {
+            cluster.kill_postmaster();
+            cluster.start();
+        }
+        Fault::Server => {
+            cluster.crash();
+            cluster.start();
+        }
+        Fault::QueueServer => {
+            gate.cut();
+            std::thread::sleep(random.below(Duration::from_secs(1)));
+            gate.open();
+        }
+        Fault::Termination => {
+            let worker = a_worker(cluster);
+            admin(cluster).run(&format!("SELECT pg_terminate_backend({worker})"));
+        }
+    }
+}
+
+/// A worker, as soon as there is one.
+fn a_worker(cluster: &Cluster) -> i32 {
+    let mut admin = admin(cluster);
+    let pids = eventually(
+        "a worker runs",
+        Duration::from_secs(20),
+        || admin.workers(),
+        |pids| !pids.is_empty(),
+    );
+    pids[0]
+}
+
+fn send_over(time: Duration, queue: &Queue, bodies: &[String]) {
+    let steps = 10;
+    let begun = Instant::now();
+    for (step, chunk) in (1..).zip(bodies.chunks(bodies.len().div_ceil(steps))) {
+        queue.send(chunk);
+        std::thread::sleep((time * step / steps as u32).saturating_sub(begun.elapsed()));
+    }
+}
+
+#[track_caller]
+fn expect_each_once(admin: &mut Session, queue: &Queue) {
+    let all = i64::try_from(MESSAGES).unwrap();
+    eventually(
+        "every user has a row",
+        Duration::from_secs(60),
+        || admin.number("SELECT count(DISTINCT user_id) FROM user_logins"),
+        |users| *users == all,
+    );
+    // Duplicates, were there any, would come until the last message is deleted.
+    queue.expect_drained();
+    assert_eq!(admin.logins(), all);
+    assert_eq!(admin.number("SELECT count(*) FROM sqs_ledger"), all);
+    assert_eq!(admin.rejections(), []);
+}
+
+/// Knuth's linear congruential generator.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: Duration) -> Duration {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let fraction = (self.0 >> 40) as f64 / (1_u64 << 24) as f64;
+        bound.mul_f64(fraction)
+    }
+}
