@@ -40,6 +40,7 @@ pub struct Writer {
     stat: QueueStat,
     queue_url: String,
     rejected_messages: RejectedMessages,
+    fate_of_held_back: Fate,
     blocked: BlockedGroups,
     tally: Tally,
     refusals: Refusals,
@@ -64,9 +65,19 @@ impl Writer {
             stat: source.stat(),
             queue_url: source.queue().url().as_str().to_owned(),
             rejected_messages: settings::rejected_messages(),
+            fate_of_held_back: Fate::Release,
             blocked: BlockedGroups::default(),
             tally: Tally::default(),
             refusals: Refusals::default(),
+        }
+    }
+
+    /// For one who goes on receiving: what is held back stays hidden as long as the message that it waits for, since
+    /// a queue that hands it out before (LocalStack does) would do so again and again.
+    pub fn hide_held_back(self) -> Writer {
+        Writer {
+            fate_of_held_back: Fate::Leave,
+            ..self
         }
     }
 
@@ -219,7 +230,7 @@ impl Writer {
         };
         receipts::settle_at_commit(Fate::Delete, self.at_abort, chunk.done);
         receipts::settle_at_commit(fate_of_rejected, self.at_abort, chunk.rejected);
-        receipts::settle_at_commit(Fate::Release, self.at_abort, chunk.held_back);
+        receipts::settle_at_commit(self.fate_of_held_back, self.at_abort, chunk.held_back);
     }
 }
 

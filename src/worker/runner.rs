@@ -212,6 +212,7 @@ impl Runner {
         let target = Target::check()?;
         transaction::defer_nothing();
         let mut writer = Writer::new(source, &target, AtAbort::Keep)
+            .hide_held_back()
             .resume(self.blocked.clone(), self.refusals.clone());
         for chunk in self.held.messages().chunks(CHUNK) {
             writer.write(chunk);
