@@ -221,6 +221,7 @@ mod ended_and_started {
         let mut scene = scene(&[]);
         scene.subscribe();
         let other = Database::bare(&scene.cluster);
+        scene.admin.set("statement_timeout", "30s");
 
         let (took, dropped) = scene.admin.time(&format!("DROP DATABASE {}", other.name()));
 
@@ -248,6 +249,7 @@ mod ended_and_started {
 
         let error = maintenance.error_of("DROP DATABASE ingest");
         assert_eq!(error.code().code(), "55006", "{error:?}");
+        maintenance.set("statement_timeout", "30s");
         let (took, dropped) = maintenance.time("DROP DATABASE ingest WITH (FORCE)");
         assert!(dropped.is_ok(), "{dropped:?}");
         assert!(took < Duration::from_secs(3), "it took {took:?}");
@@ -522,8 +524,10 @@ mod table {
     fn dropped_and_made_again_costs_one_line_and_no_message() {
         let mut scene = scene(&[("visibility_timeout", "2s")]);
         scene.subscribe();
-        scene.admin.run("DROP TABLE user_logins");
+        scene.admin.expect_workers_within(PROMPTLY, 1);
+        std::thread::sleep(A_MOMENT);
         let log = LogSince::now(&scene.cluster);
+        scene.admin.run("DROP TABLE user_logins");
 
         scene.send_good(5);
         log.expect_complaint_within(ARRIVE_WITHIN);

@@ -194,15 +194,15 @@ impl Cluster {
             Stop::Fast => libc::SIGINT,
             Stop::Immediate => libc::SIGQUIT,
         };
-        if let Some(mut child) = self.postmaster.lock().unwrap().take() {
-            process::send_signal(child.id().cast_signed(), signal);
-            eventually(
-                "postgres ends",
-                STOP_WITHIN,
-                || child.try_wait().unwrap(),
-                Option::is_some,
-            );
+        let ended = || match self.postmaster.lock().unwrap().as_mut() {
+            Some(child) => child.try_wait().unwrap().is_some(),
+            None => true,
+        };
+        if !ended() {
+            process::send_signal(self.postmaster_pid(), signal);
+            eventually("postgres ends", STOP_WITHIN, ended, |ended| *ended);
         }
+        *self.postmaster.lock().unwrap() = None;
         begun.elapsed()
     }
 
