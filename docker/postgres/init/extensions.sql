@@ -1,0 +1,2 @@
+CREATE EXTENSION pg_cron;
+CREATE EXTENSION user_logins_sqs;
