@@ -195,7 +195,7 @@ fn without_an_end_a_failure_is_told_once_and_passes() {
 }
 
 #[test]
-fn without_an_end_a_lasting_failure_is_told_at_once_and_tried_slowly() {
+fn without_an_end_a_lasting_failure_is_told_once_and_tried_ever_more_slowly() {
     let server = Server::start();
     server.script(|_| Some(Fault::Answer(400, error("QueueDoesNotExist"))));
     let io = Io::start().unwrap();
@@ -207,7 +207,8 @@ fn without_an_end_a_lasting_failure_is_told_at_once_and_tried_slowly() {
     assert_eq!(error.kind, ErrorKind::NoSuchQueue);
     std::thread::sleep(Duration::from_secs(2));
     assert!(matches!(inlet.next(), Next::Nothing));
-    assert_eq!(server.calls("ReceiveMessage").len(), 1);
+    let calls = server.calls("ReceiveMessage").len();
+    assert!((2..=25).contains(&calls), "{calls} calls in two seconds");
 }
 
 #[test]
