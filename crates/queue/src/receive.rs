@@ -59,6 +59,8 @@ const LONGEST_WAIT_ELSEWHERE: Duration = Duration::from_secs(1);
 const ATTEMPT_GRACE: Duration = Duration::from_secs(5);
 /// All attempts at one poll together may take so much longer than its wait, where there is an end to it.
 const POLL_GRACE: Duration = Duration::from_secs(15);
+/// With less time left, an attempt would only hide the last error behind a time-out.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 /// A server that cannot be reached at all is given up sooner.
 const UNREACHABLE_GRACE: Duration = Duration::from_secs(3);
 
@@ -220,7 +222,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                     let pause = backoff.pause();
                     if self.how.until_empty {
                         let patience = patience(&error, wait);
-                        if began.elapsed() + pause >= patience {
+                        if began.elapsed() + pause + SHORTEST_ATTEMPT >= patience {
                             return Err(error);
                         }
                     }
