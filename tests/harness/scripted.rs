@@ -43,6 +43,8 @@ pub enum Answer {
     Serve,
     /// What SQS does, but so much later.
     ServeAfter(Duration),
+    /// What SQS does, but its answer takes so long to arrive.
+    ServeAndReplyAfter(Duration),
     /// What SQS does, but the answer never arrives: the connection is reset.
     ServeAndReset,
     /// A receive that gives each message twice over, under one id and two handles.
@@ -241,6 +243,11 @@ fn converse(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             Answer::ServeAfter(pause) => {
                 thread::sleep(pause);
                 connection.reply(&serve(shared, &call, &answer, &connection))?;
+            }
+            Answer::ServeAndReplyAfter(pause) => {
+                let reply = serve(shared, &call, &answer, &connection);
+                thread::sleep(pause);
+                connection.reply(&reply)?;
             }
             Answer::Serve
             | Answer::ServeTwice

@@ -133,10 +133,17 @@ impl Engine {
         let nobodys = self.receipts.borrow().owned();
         self.shared.handed_over(nobodys.len() as u64);
         settle(self, nobodys, Fate::Release);
+        let mut was_settling = self.shared.unsettled() > 0;
+        let mut last_settled = None;
         loop {
+            let is_settling = self.shared.unsettled() > 0;
+            if was_settling && !is_settling {
+                last_settled = Some(Instant::now());
+            }
+            was_settling = is_settling;
             let young_until = self
                 .polls
-                .young_until()
+                .young_until(last_settled)
                 .filter(|until| *until > Instant::now());
             if self.shared.unsettled() == 0 && young_until.is_none() {
                 return true;
@@ -188,11 +195,13 @@ impl PollsUnderWay {
         self.latency.set((self.latency.get() * 3 + latency) / 4);
     }
 
-    /// Until when the youngest poll may well bring messages.
-    fn young_until(&self) -> Option<Instant> {
+    /// Until when the youngest poll may well bring messages. What was just released is as good as just sent: a poll
+    /// that has long been waiting may bring that.
+    fn young_until(&self, last_release: Option<Instant>) -> Option<Instant> {
         let young = (self.latency.get() * 2).clamp(Self::YOUNG, Self::LONGEST_YOUNG);
         let began = self.began.borrow();
-        began.values().next_back().map(|began| *began + young)
+        let youngest = *began.values().next_back()?;
+        Some(last_release.map_or(youngest, |release| release.max(youngest)) + young)
     }
 }
 
