@@ -36,20 +36,35 @@ fn sqs_subscribe(
     check_workers_possible()?;
     Source::new(&queue_url)?;
     let target = Target::check()?;
-    Known::find(&queue_url)?.may_change(&queue_url)?;
+    let known = Known::find(&queue_url)?;
+    known.may_change(&queue_url)?;
     let table = subscription::table().ok_or(Failure::NotInstalled)?;
     let role = current_role();
-    as_role(target.owner, || {
-        Spi::run_with_args(
-            &format!(
-                "INSERT INTO {table} AS known (queue_url, role, workers) \
-                 VALUES ($1, $2::pg_catalog.regrole, $3) \
-                 ON CONFLICT (queue_url) DO UPDATE SET workers = EXCLUDED.workers, enabled = true"
-            ),
-            &[queue_url.as_str().into(), role.into(), workers.into()],
-        )
+    // Another role may be subscribing at this moment: its row is seen here first.
+    let insert = format!(
+        "INSERT INTO {table} AS known (queue_url, role, workers) \
+         VALUES ($1, $2::pg_catalog.regrole, $3) \
+         ON CONFLICT (queue_url) DO UPDATE SET workers = EXCLUDED.workers, enabled = true \
+         WHERE $4 OR known.role OPERATOR(pg_catalog.=) EXCLUDED.role \
+         RETURNING true"
+    );
+    let arguments = [
+        queue_url.as_str().into(),
+        role.into(),
+        workers.into(),
+        known.role.is_some().into(),
+    ];
+    let written = as_role(target.owner, || {
+        Spi::connect_mut(|client| {
+            client
+                .update(insert.as_str(), None, &arguments)
+                .map(|rows| rows.len())
+        })
     })
     .unwrap_or_else(|error| pgrx::error!("{error}"));
+    if written == 0 {
+        return Err(Failure::NotSubscriber { queue: queue_url }.into());
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use tests::cluster::Cluster;
 use tests::database::Session;
 use tests::gate::Gate;
 use tests::logins;
-use tests::queue::Queue;
+use tests::queue::{Counts, Queue};
 use tests::scripted::{Answer, ScriptedSqs};
 use tests::wait::eventually;
 use tests::workers::{admin, preloading, site_of};
@@ -14,10 +14,13 @@ use tests::workers::{admin, preloading, site_of};
 const MESSAGES: usize = 20_000;
 const FAULTS: usize = 20;
 
+/// What the faults leave undone takes some seconds; a machine that is busy with other tests takes more.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(120);
+
 /// Messages sent between two faults.
 const ROUND: usize = MESSAGES / FAULTS;
 
-/// The faults are the same in each run, and come at the same times; what they meet is not.
+/// The faults are the same in each run, and come at the same times; what they meet is not. `FAULT_SEED` gives others.
 const SEED: u64 = 20_251_122;
 
 #[derive(Clone, Copy, Debug)]
@@ -62,15 +65,25 @@ fn none_of_20_000_messages_is_lost_or_doubled_whatever_dies() {
     let queue = sqs.queue();
     let gate = Gate::to(sqs.endpoint());
     let workers = format!("SELECT sqs_subscribe('{}', 2)", gate.queue(&queue).url());
-    admin(&cluster).run(&workers);
-    let users: Vec<String> = logins::good(MESSAGES);
-    let mut random = Random(SEED);
+    // Slow enough that whatever dies has something in hand.
+    admin(&cluster)
+        .run(
+            "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN IF random() < 0.5 THEN PERFORM pg_sleep(0.001); END IF; RETURN NEW; END $$;
+             CREATE TRIGGER slowly BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION slowly()",
+        )
+        .run(&workers);
+    let bodies = logins::good(MESSAGES);
+    let mut random = Random(match std::env::var("FAULT_SEED") {
+        Ok(seed) => seed.parse().expect("FAULT_SEED is a number"),
+        Err(_) => SEED,
+    });
 
-    for (round, bodies) in users.chunks(ROUND).enumerate() {
+    for (round, bodies) in bodies.chunks(ROUND).enumerate() {
         let fault = KINDS[round % KINDS.len()];
-        let after = random.below(Duration::from_millis(1_200));
+        let after = random.below(Duration::from_millis(800));
         std::thread::scope(|scope| {
-            scope.spawn(|| send_over(Duration::from_secs(1), &queue, bodies));
+            scope.spawn(|| send_over(Duration::from_millis(500), &queue, bodies));
             std::thread::sleep(after);
             let rows = admin(&cluster).logins();
             let begun = Instant::now();
@@ -135,12 +148,16 @@ fn expect_each_once(admin: &mut Session, queue: &Queue) {
     let all = i64::try_from(MESSAGES).unwrap();
     eventually(
         "every user has a row",
-        Duration::from_secs(60),
+        CAUGHT_UP_WITHIN,
         || admin.number("SELECT count(DISTINCT user_id) FROM user_logins"),
         |users| *users == all,
     );
     // Duplicates, were there any, would come until the last message is deleted.
-    queue.expect_drained();
+    let nothing = Counts {
+        visible: 0,
+        in_flight: 0,
+    };
+    queue.expect_counts_within(CAUGHT_UP_WITHIN, nothing);
     assert_eq!(admin.logins(), all);
     assert_eq!(admin.number("SELECT count(*) FROM sqs_ledger"), all);
     assert_eq!(admin.rejections(), []);

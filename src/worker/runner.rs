@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, pg_guard, pg_sys};
-use queue::Receive;
+use queue::{ErrorKind, Receive};
 
 use super::board::{self, Assignment};
 use crate::errors::Failure;
@@ -58,6 +58,8 @@ struct Runner {
     pause: Duration,
     trouble: Option<String>,
     stat: QueueStat,
+    /// Nothing can come any more, in this process: the launcher starts another.
+    io_is_dead: bool,
 }
 
 /// Why a worker goes on to its next session with the queue, or ends.
@@ -76,6 +78,7 @@ impl Runner {
             pause: SHORTEST_PAUSE,
             trouble: None,
             stat: QueueStat::of(assignment.queue_url()),
+            io_is_dead: false,
         }
     }
 
@@ -118,10 +121,15 @@ impl Runner {
                 return Ok(Next::ReadSettings);
             }
             self.gather(&mut intake, &source);
+            if self.io_is_dead {
+                return Ok(Next::End);
+            }
             if self.held.messages().is_empty() || worker::is_reload_asked() {
                 continue;
             }
             match self.write(&source) {
+                // Trouble of the queue is not over because what came before it is written.
+                Ok(()) if intake.trouble().is_some() => {}
                 Ok(()) => self.recovered(),
                 Err(Refusal::Gone) => return Ok(Next::End),
                 Err(Refusal::Ours(failure)) => {
@@ -185,6 +193,7 @@ impl Runner {
         until: Option<Instant>,
     ) {
         if let Err(error) = intake.fill(enough, until) {
+            self.io_is_dead = error.kind == ErrorKind::Internal;
             self.complain(source.failure(error));
         }
     }

@@ -142,6 +142,15 @@ impl Cluster {
 
     /// Starts the server and waits until it takes connections.
     pub fn start(&self) {
+        // A session whose postmaster was killed finishes what it has to tell the queue, and holds the shared memory
+        // until then.
+        let data = self.data_directory();
+        eventually(
+            "the last server's processes are gone",
+            STOP_WITHIN,
+            || process::processes_in(&data),
+            Vec::is_empty,
+        );
         let log = File::options()
             .create(true)
             .append(true)
@@ -172,9 +181,12 @@ impl Cluster {
             ),
             START_WITHIN,
             || {
-                if let Some(child) = self.postmaster.lock().unwrap().as_mut()
-                    && let Some(status) = child.try_wait().unwrap()
-                {
+                let mut postmaster = self.postmaster.lock().unwrap();
+                let ended = postmaster
+                    .as_mut()
+                    .and_then(|child| child.try_wait().unwrap());
+                drop(postmaster);
+                if let Some(status) = ended {
                     panic!("postgres ended ({status}):\n{}", self.log());
                 }
                 self.config("postgres")
@@ -304,6 +316,26 @@ impl Cluster {
             .env("PGUSER", "postgres")
             .env("PGOPTIONS", "");
         command
+    }
+
+    /// Has pg_upgrade make `new`, a server that holds nothing yet, what this one is. Both are stopped.
+    pub fn upgrade_to(&self, new: &Cluster) {
+        let bin = PathBuf::from(program("postgres").get_program());
+        let bin = bin.parent().expect("a directory of programs");
+        output_of(
+            as_postgres(&mut program("pg_upgrade"))
+                .current_dir(&new.directory)
+                .args(["--username=postgres", "--old-bindir"])
+                .arg(bin)
+                .arg("--new-bindir")
+                .arg(bin)
+                .arg("--old-datadir")
+                .arg(self.data_directory())
+                .arg("--new-datadir")
+                .arg(new.data_directory())
+                .arg(format!("--old-port={}", self.port))
+                .arg(format!("--new-port={}", new.port)),
+        );
     }
 
     /// Where the data is.

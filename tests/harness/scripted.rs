@@ -91,6 +91,8 @@ struct State {
     stores: HashMap<String, Store>,
     script: Script,
     calls: Vec<Call>,
+    /// How many there were of each action.
+    counts: HashMap<String, usize>,
     stopped: bool,
 }
 
@@ -109,6 +111,7 @@ impl ScriptedSqs {
             stores: HashMap::new(),
             script: Box::new(|_| Answer::Serve),
             calls: Vec::new(),
+            counts: HashMap::new(),
             stopped: false,
         };
         let shared = Arc::new(Shared {
@@ -263,11 +266,9 @@ fn converse(stream: TcpStream, shared: &Shared) -> io::Result<()> {
 
 fn consult_script(shared: &Shared, request: &Request, body: Value) -> (Answer, Call) {
     let mut state = shared.state();
-    let earlier = state
-        .calls
-        .iter()
-        .filter(|call| call.action == request.action)
-        .count();
+    let count = state.counts.entry(request.action.clone()).or_default();
+    let earlier = *count;
+    *count += 1;
     let call = Call {
         action: request.action.clone(),
         request: body,
