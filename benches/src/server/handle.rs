@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-/// As long as the ones that Amazon hands out, so that a client's cost of carrying them is the real one.
+/// Makes a handle 332 characters long; Amazon's have between 300 and 420, and a client pays for carrying them.
 const FILLER: &str = "wbJnKyrHigUMZj6rYigCgxlaS3SLy0aQAEBzbVv0jKXDlmlpTfxqCGhRZ5nZqTOk7RTqhDk2xAmVYvZQ9Zk4tNOeHqjWbXo2\
     8vLZ1xFvYw3pS6dMcQeRtUiGhJkLzXnBmPoIuYtReWqAsDfGhJkLmNbVcXzQwErTyUiOpLkJhGfDsAzXcVbNmQaWsEdRfTgYhUjIkOlP\
     1q2w3e4r5t6y7u8i9o0pAzSxDcFvGbHnJmKlQwErTyUiOpZxCvBnMaSdFgHjKlPoIuYtReWqLkJhGfDsAmNbVcXz0918273645QpWoEi";
