@@ -6,7 +6,7 @@ use std::time::Duration;
 use queue::Io;
 
 use crate::errors::Failure;
-use crate::pg::exit;
+use crate::pg::{exit, temporary_file};
 
 /// How long a process that ends waits for deletes and releases under way.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ pub fn with<R>(work: impl FnOnce(&Io) -> R) -> Result<R, Failure> {
             Some(io) => io,
             None => {
                 exit::at_exit(end);
-                io.insert(Io::start().map_err(Failure::NoIoThread)?)
+                io.insert(Io::start_with_files(temporary_file::open).map_err(Failure::NoIoThread)?)
             }
         };
         Ok(work(io))

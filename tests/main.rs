@@ -13,6 +13,7 @@ mod drain;
 mod durability;
 mod fifo;
 mod install_and_dump;
+mod large_transactions;
 mod never_a_second_row;
 mod no_raw_pii;
 mod nothing_received_in_vain;

@@ -1,6 +1,6 @@
 //! Safe names for the unsafe calls into Postgres: each is wrapped once, here, in a file that says why it is sound.
 //!
-//! Everything in this module is for the backend's main thread only.
+//! Everything in this module is for the backend's main thread only, but for [`temporary_file`].
 
 pub mod array;
 pub mod clock;
@@ -14,5 +14,6 @@ pub mod procedure;
 pub mod relation;
 pub mod shared_memory;
 pub mod subtransaction;
+pub mod temporary_file;
 pub mod transaction;
 pub mod worker;

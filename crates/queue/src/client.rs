@@ -77,6 +77,8 @@ impl Client {
     ///
     /// Tried again here are only what no server has seen (a connection that turned out to be closed) and what
     /// was refused because the credentials had expired.
+    ///
+    /// What is rare is boxed: dozens of calls are in flight, and each would have room for it.
     pub(crate) async fn call(
         &self,
         action: Action,
@@ -107,7 +109,7 @@ impl Client {
                     return result;
                 }
                 let keys = self.credentials.keys().await?;
-                self.exchange(action, &keys, body).await
+                Box::pin(self.exchange(action, &keys, body)).await
             }
             _ => result,
         }
@@ -127,7 +129,7 @@ impl Client {
                 },
             }
         }
-        let mut connection = self.connections.open().await?;
+        let mut connection = Box::pin(self.connections.open()).await?;
         match connection.send_request(request).await {
             Ok(response) => self.answer(connection, response).await,
             Err(error) => Err(self.broken(&error)),

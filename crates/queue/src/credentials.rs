@@ -123,7 +123,7 @@ impl CredentialSource {
         if let Some(keys) = self.fresh() {
             return Ok(keys);
         }
-        match self.fetch().await {
+        match Box::pin(self.fetch()).await {
             Ok(keys) => {
                 let keys = Rc::new(keys);
                 self.current.replace(Some(keys.clone()));

@@ -18,6 +18,7 @@ use tokio::time::timeout_at;
 use crate::client::Client;
 use crate::connection::Tls;
 use crate::error::Error;
+use crate::handles::Store;
 use crate::keep_visible::keep_invisible;
 use crate::panics::{caught_in, last_location};
 use crate::queue::Queue;
@@ -52,10 +53,10 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(shared: Arc<Shared>) -> Rc<Engine> {
+    pub(crate) fn new(shared: Arc<Shared>, handles: Store) -> Rc<Engine> {
         Rc::new(Engine {
             shared,
-            receipts: RefCell::default(),
+            receipts: RefCell::new(Receipts::new(handles)),
             held: Notify::new(),
             extension_ended: Notify::new(),
             polls: PollsUnderWay::default(),

@@ -1,5 +1,6 @@
 //! The I/O thread and the handle on it.
 
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::engine::{Command, Engine};
 use crate::error::{Error, ErrorKind};
+use crate::handles::{OpenFile, Store};
 use crate::panics::{caught, last_location, quieten_this_thread};
 use crate::pipe::{Next, Outcome, Pipe};
 use crate::queue::Queue;
@@ -38,13 +40,29 @@ impl Io {
     /// # Errors
     /// No descriptor, no thread, no runtime to be had.
     pub fn start() -> io::Result<Io> {
+        Io::start_with(None)
+    }
+
+    /// The same, but of the receipt handles only the first 512 KiB stay in memory, and the rest go to files that
+    /// `open_file` opens on the I/O thread: empty, to be read and written, of nobody else's, and gone once they are
+    /// closed. Where it fails, or the disk is full, they stay in memory.
+    ///
+    /// # Errors
+    /// As [`start`](Io::start).
+    pub fn start_with_files(
+        open_file: impl FnMut() -> io::Result<File> + Send + 'static,
+    ) -> io::Result<Io> {
+        Io::start_with(Some(Box::new(open_file)))
+    }
+
+    fn start_with(open_file: Option<OpenFile>) -> io::Result<Io> {
         let shared = Arc::new(Shared::new()?);
         let (commands, orders) = unbounded_channel();
         let (started, has_started) = sync_channel(1);
         let (say_farewell, farewell) = sync_channel(1);
         let thread = {
             let shared = shared.clone();
-            let life = move || live(&shared, orders, &started, &say_farewell);
+            let life = move || live(&shared, open_file, orders, &started, &say_farewell);
             with_all_signals_blocked(|| Builder::new().name("sqs io".to_owned()).spawn(life))??
         };
         has_started
@@ -206,6 +224,7 @@ fn hand_over(
 /// The life of the I/O thread.
 fn live(
     shared: &Arc<Shared>,
+    open_file: Option<OpenFile>,
     orders: UnboundedReceiver<Command>,
     started: &SyncSender<io::Result<()>>,
     farewell: &SyncSender<bool>,
@@ -224,7 +243,8 @@ fn live(
             }
         };
         let _ = started.send(Ok(()));
-        let engine = Engine::new(shared.clone());
+        let handles = open_file.map_or_else(Store::default, Store::with_files);
+        let engine = Engine::new(shared.clone(), handles);
         let all_done = runtime.block_on(engine.run(orders));
         shared.close();
         // A name look-up that hangs is not waited for.

@@ -58,13 +58,9 @@ async fn extend(engine: Rc<Engine>, extension: Extension, _permit: OwnedSemaphor
 async fn call(engine: &Engine, extension: &Extension) -> Result<Vec<Verdict>, Error> {
     let body = {
         let receipts = engine.receipts.borrow();
-        let handles = extension
-            .receipts
-            .iter()
-            .map(|receipt| receipts.handle(*receipt).unwrap_or(""));
         batch_request(
             extension.remote.queue.url().as_str(),
-            handles,
+            &receipts.handles(&extension.receipts),
             Some(extension.visibility.as_secs()),
         )
     };

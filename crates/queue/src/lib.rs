@@ -48,6 +48,7 @@ mod credentials;
 mod endpoint;
 mod engine;
 mod error;
+mod handles;
 mod io;
 mod keep_visible;
 mod panics;

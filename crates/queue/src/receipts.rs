@@ -1,14 +1,16 @@
 //! The receipt handles of every message that is held: received, and neither deleted, released nor left.
 //!
-//! A handle is hundreds of bytes long and of use to the I/O thread only, so it stays there, one allocation a
-//! response, and the other side holds a [`Receipt`], eight bytes.
+//! A handle is hundreds of bytes long and of use to the I/O thread only, so it stays there, and the other side holds
+//! a [`Receipt`], eight bytes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::handles::{Handles, Kept, Store};
 use crate::remote::Remote;
-use crate::wire::{BATCH, Handles, Verdict};
+use crate::wire::{BATCH, Verdict};
 
 /// A message may stay invisible for twelve hours from when it was received (SQS developer guide, "Amazon SQS
 /// visibility timeout"); a minute of it is kept as a margin between SQS' clock and ours.
@@ -47,13 +49,14 @@ impl Receipt {
 #[derive(Default)]
 pub(crate) struct Receipts {
     last_response: u64,
+    store: Store,
     held: BTreeMap<u64, HeldResponse>,
 }
 
 /// A response some of whose messages are still held. In the masks, bit `i` stands for message `i`.
 struct HeldResponse {
     remote: Rc<Remote>,
-    handles: Handles,
+    handles: Kept,
     /// The handle is still needed.
     held: u16,
     /// The owner has not said yet what is to become of it.
@@ -98,6 +101,13 @@ pub(crate) struct Extension {
 }
 
 impl Receipts {
+    pub(crate) fn new(store: Store) -> Receipts {
+        Receipts {
+            store,
+            ..Receipts::default()
+        }
+    }
+
     /// Keeps the handles of a response. The receipts are in the order of its messages.
     pub(crate) fn take_in(
         &mut self,
@@ -110,6 +120,7 @@ impl Receipts {
         let count = handles.len();
         let all = ((1u32 << count) - 1) as u16;
         if all != 0 {
+            let handles = self.store.keep(handles);
             self.held.insert(
                 response,
                 HeldResponse {
@@ -138,9 +149,31 @@ impl Receipts {
         was_owned.then(|| response.remote.clone())
     }
 
-    pub(crate) fn handle(&self, receipt: Receipt) -> Option<&str> {
-        let response = self.held.get(&receipt.response())?;
-        response.handles.get(receipt.index())
+    /// The handles of a batch, in order; empty where a message is not held, or its handle is lost.
+    pub(crate) fn handles(&self, batch: &[Receipt]) -> Vec<Cow<'_, str>> {
+        let mut last_read: Option<(u64, Handles)> = None;
+        batch
+            .iter()
+            .map(|receipt| self.handle(*receipt, &mut last_read).unwrap_or_default())
+            .collect()
+    }
+
+    /// A batch is mostly of one response, which is read from its file once.
+    fn handle(
+        &self,
+        receipt: Receipt,
+        last_read: &mut Option<(u64, Handles)>,
+    ) -> Option<Cow<'_, str>> {
+        let number = receipt.response();
+        let place = match &self.held.get(&number)?.handles {
+            Kept::InMemory(handles) => return handles.get(receipt.index()).map(Cow::Borrowed),
+            Kept::InFile(place) => place,
+        };
+        if last_read.as_ref().is_none_or(|(read, _)| *read != number) {
+            *last_read = Some((number, place.read()?));
+        }
+        let (_, handles) = last_read.as_ref()?;
+        Some(Cow::Owned(handles.get(receipt.index())?.to_owned()))
     }
 
     /// The visibility timeout that a message was received with, in seconds, if it is still held: the one that was
@@ -156,8 +189,10 @@ impl Receipts {
             response.held &= !receipt.bit();
             response.owned &= response.held;
             response.kept &= response.held;
-            if response.held == 0 {
-                self.held.remove(&receipt.response());
+            if response.held == 0
+                && let Some(forgotten) = self.held.remove(&receipt.response())
+            {
+                self.store.drop(forgotten.handles);
             }
         }
     }
@@ -370,7 +405,7 @@ mod tests {
         let taken = receipts.take_in(remote(), handles(10), invisible(Instant::now(), HOUR));
         assert_eq!(taken.len(), 10);
         for receipt in &taken {
-            assert_eq!(receipts.handle(*receipt), Some("h"));
+            assert_eq!(receipts.handles(&[*receipt]), ["h"]);
             assert!(receipts.claim(*receipt).is_some());
             assert!(receipts.claim(*receipt).is_none());
             receipts.forget(*receipt);
@@ -378,9 +413,9 @@ mod tests {
         assert!(receipts.is_empty());
     }
 
-    /// 100,000 held messages are 10,000 of these: about 2 MB in the map, beside the handles themselves.
+    /// 100,000 held messages are 10,000 of these: about 2 MB in the map.
     #[test]
     fn small() {
-        assert!(size_of::<HeldResponse>() <= 112);
+        assert!(size_of::<HeldResponse>() <= 96);
     }
 }

@@ -9,10 +9,12 @@ use crate::client::Client;
 use crate::queue::Queue;
 use crate::receipts::Receipt;
 
-/// DeleteMessageBatch calls in flight.
-const DELETES_AT_ONCE: usize = 16;
+/// DeleteMessageBatch calls in flight: a hundred thousand messages may wait for them when a transaction ends.
+const DELETES_AT_ONCE: usize = 64;
+/// A FIFO queue takes 300 calls a second (SQS developer guide, "Quotas").
+const DELETES_AT_ONCE_FIFO: usize = 16;
 /// ChangeMessageVisibilityBatch calls in flight that release messages, or that leave them.
-const RELEASES_AT_ONCE: usize = 8;
+const RELEASES_AT_ONCE: usize = 32;
 
 pub(crate) struct Remote {
     pub queue: Queue,
@@ -34,15 +36,15 @@ pub(crate) struct Lane {
 impl Remote {
     pub(crate) fn new(queue: Queue, client: Rc<Client>) -> Remote {
         // One call at a time releases the messages of a group in their order.
-        let releases_at_once = if queue.url().is_fifo() {
-            1
+        let (deletes_at_once, releases_at_once) = if queue.url().is_fifo() {
+            (DELETES_AT_ONCE_FIFO, 1)
         } else {
-            RELEASES_AT_ONCE
+            (DELETES_AT_ONCE, RELEASES_AT_ONCE)
         };
         Remote {
             queue,
             client,
-            deletes: Lane::of(DELETES_AT_ONCE),
+            deletes: Lane::of(deletes_at_once),
             releases: Lane::of(releases_at_once),
             leaves: Lane::of(RELEASES_AT_ONCE),
         }

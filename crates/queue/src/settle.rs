@@ -177,13 +177,9 @@ impl Batch {
         }
         let body = {
             let receipts = self.engine.receipts.borrow();
-            let handles = self
-                .left
-                .iter()
-                .map(|receipt| receipts.handle(*receipt).unwrap_or(""));
             batch_request(
                 self.remote.queue.url().as_str(),
-                handles,
+                &receipts.handles(&self.left),
                 self.visibility_timeout(&receipts),
             )
         };

@@ -13,6 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::handles::{Handles, HandlesBuilder};
 use crate::panics::caught;
 
 /// Most messages in a response and entries in a batch (SQS developer guide, "Quotas").
@@ -63,7 +64,7 @@ struct BatchEntry<'a> {
 /// An entry's id is its place among the first ten of `handles`.
 pub(crate) fn batch_request<'a>(
     queue_url: &'a str,
-    handles: impl Iterator<Item = &'a str>,
+    handles: &'a [Cow<'a, str>],
     visibility_timeout: Option<u64>,
 ) -> Vec<u8> {
     let entries: Vec<BatchEntry> = ENTRY_IDS
@@ -182,59 +183,6 @@ pub(crate) struct Message<T> {
     pub group: Option<Arc<str>>,
     /// What `decode` made of the body, unless it panicked.
     pub content: Option<T>,
-}
-
-/// Up to ten receipt handles, one after the other in one allocation.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Handles {
-    text: Box<str>,
-    ends: [u16; BATCH],
-    count: u8,
-}
-
-impl Handles {
-    pub(crate) fn len(&self) -> usize {
-        usize::from(self.count)
-    }
-
-    pub(crate) fn get(&self, index: usize) -> Option<&str> {
-        let start = match index {
-            0 => 0,
-            _ => *self.ends.get(index - 1)?,
-        };
-        let end = *self.ends[..self.len()].get(index)?;
-        self.text.get(usize::from(start)..usize::from(end))
-    }
-}
-
-/// Handles while a response is read.
-#[derive(Default)]
-struct HandlesBuilder {
-    text: String,
-    ends: [u16; BATCH],
-    count: u8,
-}
-
-impl HandlesBuilder {
-    /// `None` if it is the eleventh, or if together they are longer than 64 KiB (SQS' are under 1 KiB each).
-    fn push(&mut self, handle: &str) -> Option<()> {
-        if self.text.is_empty() {
-            // They are all of about the same length.
-            self.text.reserve((handle.len() + 8) * BATCH);
-        }
-        self.text.push_str(handle);
-        *self.ends.get_mut(usize::from(self.count))? = u16::try_from(self.text.len()).ok()?;
-        self.count += 1;
-        Some(())
-    }
-
-    fn build(self) -> Handles {
-        Handles {
-            text: self.text.into_boxed_str(),
-            ends: self.ends,
-            count: self.count,
-        }
-    }
 }
 
 /// Reads the answer to ReceiveMessage, handing each body to `decode`.
@@ -506,12 +454,12 @@ mod tests {
 
     #[test]
     fn requests() {
-        let body = batch_request("http://h/000000000000/q", ["a\"", "b"].into_iter(), None);
+        let body = batch_request("http://h/000000000000/q", &["a\"".into(), "b".into()], None);
         assert_eq!(
             String::from_utf8(body).unwrap(),
             r#"{"QueueUrl":"http://h/000000000000/q","Entries":[{"Id":"0","ReceiptHandle":"a\""},{"Id":"1","ReceiptHandle":"b"}]}"#
         );
-        let body = batch_request("u", ["a"].into_iter(), Some(0));
+        let body = batch_request("u", &["a".into()], Some(0));
         assert_eq!(
             String::from_utf8(body).unwrap(),
             r#"{"QueueUrl":"u","Entries":[{"Id":"0","ReceiptHandle":"a","VisibilityTimeout":0}]}"#

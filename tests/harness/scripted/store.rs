@@ -23,7 +23,8 @@ struct Message {
     invisible_until: Option<Instant>,
 }
 
-/// One queue. Messages are known by the number of their sending, handles by that number and the receive's.
+/// One queue. Messages are known by the number of their sending, handles by that number and the receive's. Handles are
+/// as long as SQS'.
 #[derive(Default)]
 pub(super) struct Store {
     messages: BTreeMap<u64, Message>,
@@ -125,7 +126,7 @@ impl Store {
         });
         json!({
             "MessageId": message.id,
-            "ReceiptHandle": format!("{number}/{}", message.receives),
+            "ReceiptHandle": format!("{number}/{}/{:A>300}", message.receives, ""),
             "Body": message.body,
             "Attributes": asked_attributes(&all, request),
         })
@@ -279,8 +280,8 @@ fn asked_attributes(all: &Value, request: &Value) -> Value {
 
 fn parse_handle(entry: &Value) -> Result<(u64, u32)> {
     let parsed = entry["ReceiptHandle"].as_str().and_then(|handle| {
-        let (number, receive) = handle.split_once('/')?;
-        Some((number.parse().ok()?, receive.parse().ok()?))
+        let mut parts = handle.split('/');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
     });
     parsed.ok_or("com.amazonaws.sqs#ReceiptHandleIsInvalid")
 }

@@ -410,7 +410,7 @@ impl State {
             .take(most)
             .map(|message| {
                 *handles += 1;
-                let handle = format!("handle-{}-{handles}", message.id);
+                let handle = format!("handle-{}-{handles}-{:0>300}", message.id, "");
                 message.receive_count += 1;
                 message.visible_at = now + visibility;
                 message.handle = Some(handle.clone());

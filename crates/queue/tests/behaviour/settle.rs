@@ -1,6 +1,7 @@
 //! Deleting, releasing, leaving.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use queue::{Fate, Io, Receipt, Receive};
@@ -28,7 +29,30 @@ fn deletes_are_batches_of_ten_several_at_once() {
     assert_eq!(server.deleted(), 1_000);
     assert_eq!(counts.get(), (1_000, 0));
     assert_eq!(server.calls("DeleteMessageBatch").len(), 100);
-    assert_eq!(server.most_in_flight("DeleteMessageBatch"), 16);
+    assert_eq!(server.most_in_flight("DeleteMessageBatch"), 64);
+}
+
+/// 4,000 handles of the server are 1.3 MB, more than stays in memory.
+#[test]
+fn handles_that_went_to_a_file_are_good_all_the_same() {
+    let server = Server::start();
+    server.send(4_000);
+    let opened = Arc::new(AtomicUsize::new(0));
+    let count = opened.clone();
+    let io = Io::start_with_files(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        tempfile::tempfile()
+    })
+    .unwrap();
+    let (queue, counts) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, at_most(4_000), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    assert_eq!(messages.len(), 4_000);
+    assert_eq!(opened.load(Ordering::SeqCst), 1);
+    settle_all(&io, receipts(&messages), Fate::Delete);
+    assert_eq!(server.deleted(), 4_000);
+    assert_eq!(counts.get(), (4_000, 0));
+    assert_eq!(server.calls("DeleteMessageBatch").len(), 400);
 }
 
 #[test]
@@ -117,7 +141,7 @@ fn what_does_not_pass_is_given_up_at_once() {
     settle_all(&io, receipts, Fate::Delete);
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(counts.get(), (0, 500));
-    assert!(server.calls("DeleteMessageBatch").len() <= 16);
+    assert!(server.calls("DeleteMessageBatch").len() <= 64);
 }
 
 #[test]
