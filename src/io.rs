@@ -11,6 +11,9 @@ use crate::pg::{exit, temporary_file};
 /// How long a process that ends waits for deletes and releases under way.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// How long it does so where the postmaster has died: as long as it lives, no new server can be started.
+const LAST_WORDS_OF_AN_ORPHAN: Duration = Duration::from_millis(200);
+
 thread_local! {
     static IO: RefCell<Option<Io>> = const { RefCell::new(None) };
 }
@@ -48,6 +51,10 @@ pub fn if_started(work: impl FnOnce(&Io)) {
 /// Whatever was received and not settled is released, deletes under way are awaited.
 fn end() {
     if let Some(io) = IO.with(|io| io.try_borrow_mut().ok().and_then(|mut io| io.take())) {
-        io.shut_down(LAST_WORDS);
+        io.shut_down(if exit::is_orphan() {
+            LAST_WORDS_OF_AN_ORPHAN
+        } else {
+            LAST_WORDS
+        });
     }
 }

@@ -293,3 +293,25 @@ fn a_server_that_hangs_can_be_cancelled_just_as_well() {
         begun.elapsed()
     );
 }
+
+#[test]
+fn a_session_whose_postmaster_was_killed_does_not_wait_for_its_deletes() {
+    let cluster = Cluster::private();
+    let database = Database::with_extension(&cluster);
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(10));
+    server.always("DeleteMessageBatch", Answer::Hang);
+    let mut session = database.connect();
+    assert_eq!(session.ingest(&queue, 10), 10);
+
+    let begun = Instant::now();
+    cluster.kill_postmaster();
+
+    // As long as it lives, no new server can be started.
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+}

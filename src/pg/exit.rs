@@ -4,6 +4,11 @@ use pgrx::{pg_guard, pg_sys};
 use std::cell::Cell;
 use std::thread::LocalKey;
 
+unsafe extern "C-unwind" {
+    /// Not among pgrx' bindings.
+    fn PostmasterIsAliveInternal() -> bool;
+}
+
 type Finish = Cell<Option<fn()>>;
 
 thread_local! {
@@ -33,6 +38,12 @@ pub fn at_exit(finish: fn()) {
         // is never unloaded.
         unsafe { pg_sys::on_proc_exit(Some(run), pg_sys::Datum::from(0usize)) };
     }
+}
+
+/// Whether the postmaster has died. May be asked until the process ends.
+pub fn is_orphan() -> bool {
+    // SAFETY: looks whether the pipe is closed that the postmaster holds the other end of.
+    unsafe { !PostmasterIsAliveInternal() }
 }
 
 #[pg_guard]
