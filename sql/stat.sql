@@ -17,14 +17,25 @@ COMMENT ON COLUMN sqs_stat.last_error IS 'Message of the last error, cut to 255 
 COMMENT ON COLUMN sqs_stat.last_error_at IS 'When the last error happened';
 COMMENT ON COLUMN sqs_stat.last_commit IS 'When messages of the queue were committed last';
 COMMENT ON COLUMN sqs_stat.lag_p50 IS
-    'Time from SentTimestamp to commit that half of the inserted rows did not exceed';
+    'Time from SentTimestamp to commit that half of the inserted rows did not exceed: upper bound of a bucket of sqs_stat_lag';
 COMMENT ON COLUMN sqs_stat.lag_p99 IS
-    'Time from SentTimestamp to commit that 99 percent of the inserted rows did not exceed';
+    'Time from SentTimestamp to commit that 99 percent of the inserted rows did not exceed, likewise';
 COMMENT ON COLUMN sqs_stat.workers IS 'Background workers that run for the queue now';
 COMMENT ON COLUMN sqs_stat.state IS
     'What they do: idle, running, retrying after an error, paused because user_logins refuses everything';
 COMMENT ON COLUMN sqs_stat.stats_reset IS
     'Since when all this is counted: the first use since the server started, or the last sqs_stat_reset()';
+
+CREATE VIEW sqs_stat_lag AS
+    SELECT queue_url, le, count, sum
+    FROM sqs_stat_get_lags();
+
+COMMENT ON VIEW sqs_stat_lag IS
+    'How many inserted rows of each queue took how long from SentTimestamp to commit: a histogram, in the form of Prometheus, of which buckets without a row are left out';
+COMMENT ON COLUMN sqs_stat_lag.queue_url IS 'URL of the queue';
+COMMENT ON COLUMN sqs_stat_lag.le IS 'Upper bound of the bucket, in seconds; Infinity in the last one of each queue';
+COMMENT ON COLUMN sqs_stat_lag.count IS 'Rows in this bucket and all before it: those that took no longer than le';
+COMMENT ON COLUMN sqs_stat_lag.sum IS 'Sum of the times of all rows of the queue, in seconds; the same in each bucket';
 
 CREATE VIEW sqs_progress AS
     SELECT pid, queue_url, target, received, inserted, started
@@ -39,11 +50,13 @@ COMMENT ON COLUMN sqs_progress.inserted IS 'Rows inserted so far, committed or n
 COMMENT ON COLUMN sqs_progress.started IS 'When the call began';
 
 COMMENT ON FUNCTION sqs_stat_get_queues() IS 'What the view sqs_stat shows';
+COMMENT ON FUNCTION sqs_stat_get_lags() IS 'What the view sqs_stat_lag shows';
 COMMENT ON FUNCTION sqs_stat_get_calls() IS 'What the view sqs_progress shows';
 COMMENT ON FUNCTION sqs_stat_reset() IS 'Set the statistics of all queues in this database to zero';
 COMMENT ON FUNCTION sqs_stat_reset(text) IS 'Set the statistics of one queue in this database to zero';
 
-REVOKE ALL ON sqs_stat, sqs_progress FROM PUBLIC;
-REVOKE ALL ON FUNCTION sqs_stat_get_queues(), sqs_stat_get_calls(), sqs_stat_reset(), sqs_stat_reset(text) FROM PUBLIC;
-GRANT SELECT ON sqs_stat, sqs_progress TO pg_monitor;
-GRANT EXECUTE ON FUNCTION sqs_stat_get_queues(), sqs_stat_get_calls() TO pg_monitor;
+REVOKE ALL ON sqs_stat, sqs_stat_lag, sqs_progress FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_stat_get_queues(), sqs_stat_get_lags(), sqs_stat_get_calls() FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_stat_reset(), sqs_stat_reset(text) FROM PUBLIC;
+GRANT SELECT ON sqs_stat, sqs_stat_lag, sqs_progress TO pg_monitor;
+GRANT EXECUTE ON FUNCTION sqs_stat_get_queues(), sqs_stat_get_lags(), sqs_stat_get_calls() TO pg_monitor;

@@ -38,6 +38,7 @@ mod sqs_ingest;
 mod sqs_progress;
 mod sqs_prune;
 mod sqs_stat;
+mod sqs_stat_lag;
 mod sqs_stat_reset;
 mod sqs_subscribe;
 mod stat;
@@ -58,6 +59,7 @@ pgrx::extension_sql_file!(
     name = "stat",
     requires = [
         sqs_stat::sqs_stat_get_queues,
+        sqs_stat_lag::sqs_stat_get_lags,
         sqs_progress::sqs_stat_get_calls,
         sqs_stat_reset::sqs_stat_reset,
         sqs_stat_reset::sqs_stat_reset_queue

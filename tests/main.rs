@@ -21,6 +21,7 @@ mod one_bad_message;
 mod pg_cron;
 mod prompt_cancel;
 mod sample_rows;
+mod statistics;
 mod subscriptions;
 mod the_harness;
 mod worker;

@@ -499,6 +499,35 @@ fn without_preload_the_line_to_add_is_named() {
 }
 
 #[test]
+fn a_worker_shows_a_query_while_it_writes_and_none_while_it_waits() {
+    let cluster = site();
+    let mut admin = admin(&cluster);
+    let sqs = ScriptedSqs::start();
+    let queue = sqs.queue();
+    admin.subscribe(&queue);
+    let worker = admin.expect_workers_within(PROMPTLY, 1)[0];
+    let mut expect = |state: &str, query: &str| {
+        let shown = format!("SELECT state, query FROM pg_stat_activity WHERE pid = {worker}");
+        eventually(
+            &format!("the worker is {state}"),
+            Duration::from_secs(10),
+            || admin.rows(&shown),
+            |rows| *rows == [[state, query].map(|text| Some(text.to_owned()))],
+        );
+    };
+    expect("idle", "");
+
+    // Who writes waits for this lock.
+    let mut locker = tests::workers::admin(&cluster);
+    locker.run("BEGIN; LOCK TABLE sqs_ledger");
+    queue.send(&logins::good(1));
+    expect("active", "writing a batch of logins");
+    locker.run("COMMIT");
+
+    expect("idle", "");
+}
+
+#[test]
 fn workers_and_launcher_can_be_told_apart() {
     let cluster = site();
     let mut admin = admin(&cluster);

@@ -17,3 +17,8 @@ pub fn interval(milliseconds: u64) -> Option<Interval> {
     let microseconds = i64::try_from(milliseconds).ok()?.checked_mul(1_000)?;
     Interval::new(0, 0, microseconds).ok()
 }
+
+/// Milliseconds as seconds, for a `double precision`.
+pub fn seconds(milliseconds: u64) -> f64 {
+    milliseconds as f64 / 1_000.0
+}

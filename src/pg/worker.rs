@@ -123,7 +123,8 @@ pub fn reload_if_asked() -> bool {
 pub fn show_activity(activity: Option<&CStr>) {
     let (state, text) = match activity {
         Some(text) => (pg_sys::BackendState::STATE_RUNNING, text.as_ptr()),
-        None => (pg_sys::BackendState::STATE_IDLE, std::ptr::null()),
+        // An empty text; without one the last activity would stay.
+        None => (pg_sys::BackendState::STATE_IDLE, c"".as_ptr()),
     };
     // SAFETY: Postgres copies the text.
     unsafe { pg_sys::pgstat_report_activity(state, text) };

@@ -1,8 +1,8 @@
 //! What is going on: counts by queue and running calls, in shared memory, where they outlive whoever counted.
 //!
 //! [`QueueStat`] counts. What a transaction wrote it counts when that commits: [`pending`]. [`Progress`] shows a
-//! call while it runs. The views `sqs_stat` and `sqs_progress` read from [`queue`] and [`progress`]. Without
-//! `shared_preload_libraries` there is no shared memory: then nothing is counted, and only the views mind.
+//! call while it runs. The views `sqs_stat` and `sqs_stat_lag` read from [`queue`], `sqs_progress` from [`progress`].
+//! Without `shared_preload_libraries` there is no shared memory: then nothing is counted, and only the views mind.
 
 mod lag;
 mod pending;

@@ -61,9 +61,8 @@ fn committed() {
         slot.duplicates.fetch_add(written.duplicates, Relaxed);
         slot.rejected.fetch_add(written.rejected, Relaxed);
         slot.last_commit.fetch_max(now, Relaxed);
-        for sent_at in written.sent_at {
-            slot.lag.record((now - sent_at) / 1_000);
-        }
+        let lags = written.sent_at.into_iter().map(|sent_at| now - sent_at);
+        slot.lag.record(lags);
     }
 }
 

@@ -249,6 +249,29 @@ fn row(slot: &'static QueueSlot) -> QueueRow {
     }
 }
 
+/// The lags of the messages of one queue. See [`Snapshot`](super::lag::Snapshot).
+pub struct LagRow {
+    pub queue_url: String,
+    pub cumulative: Vec<(Option<u64>, u64)>,
+    pub sum: u64,
+}
+
+/// The lags of all queues of the current database.
+///
+/// # Errors
+/// [`Failure::NotPreloaded`].
+pub fn lags() -> Result<Vec<LagRow>, Failure> {
+    let row = |slot: &'static QueueSlot| {
+        let lag = slot.lag.snapshot();
+        LagRow {
+            queue_url: slot.url.get(),
+            cumulative: lag.cumulative().collect(),
+            sum: lag.sum(),
+        }
+    };
+    Ok(slots_here()?.map(row).collect())
+}
+
 fn ever(time: i64) -> Option<i64> {
     (time != 0).then_some(time)
 }

@@ -44,6 +44,7 @@ pub extern "C-unwind" fn sqs_worker_main(slot: pg_sys::Datum) {
     };
     worker::connect_as(assignment.database, assignment.role);
     worker::set_application_name(&format!("user_logins_sqs: {}", assignment.queue_name()));
+    worker::show_activity(None);
     Runner::new(assignment).run();
 }
 
@@ -200,6 +201,9 @@ impl Runner {
 
     /// Writes what is held in one transaction.
     fn write(&mut self, source: &Source) -> Result<(), Refusal> {
+        if self.trouble.is_none() {
+            self.stat.set_state(Some(State::Running));
+        }
         worker::show_activity(Some(ACTIVITY));
         let outcome = transaction::run(|| self.write_in_transaction(source));
         worker::show_activity(None);
