@@ -19,7 +19,7 @@ export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND := 1
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
 
-setup: ## Install what the project needs: Debian packages, cargo-pgrx, LocalStack
+setup: ## Install what the project needs: Debian packages, cargo-pgrx, LocalStack, an exporter
 	@scripts/setup/all
 
 install: ## Build for the server of PG_CONFIG and install there; PROFILE=dev builds faster

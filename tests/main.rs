@@ -14,6 +14,7 @@ mod durability;
 mod fifo;
 mod install_and_dump;
 mod large_transactions;
+mod monitoring;
 mod never_a_second_row;
 mod no_raw_pii;
 mod nothing_received_in_vain;

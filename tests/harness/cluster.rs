@@ -421,7 +421,7 @@ fn program(name: &str) -> Command {
 }
 
 /// A port that nobody listens on now. The kernel's own choice is never one of the well-known ports.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().unwrap().port()
 }

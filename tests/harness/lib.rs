@@ -8,6 +8,7 @@
 //! - [`cluster`]: a Postgres server; [`database`]: a database with the extension, and sessions in it
 //! - [`workers`]: a server on which background workers ingest by themselves
 //! - [`queue`]: a queue, by the same calls whoever serves it; [`localstack`] and [`scripted`] serve queues
+//! - [`exporter`]: what Prometheus gets to see of a server
 //! - [`gate`]: a way to a server that can be cut
 //! - [`logins`]: the messages to send
 //! - [`wait`]: conditions that must come true, or stay true, within a bound
@@ -20,6 +21,7 @@
 
 pub mod cluster;
 pub mod database;
+pub mod exporter;
 pub mod gate;
 pub mod localstack;
 pub mod logins;
