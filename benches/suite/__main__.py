@@ -8,6 +8,7 @@ import sys
 import time
 
 import cluster
+import counting
 import ledger
 import memory
 import overlap
@@ -15,12 +16,12 @@ import queue_server
 import report
 import worker
 from report import Mark
-from run import interleaved
+from run import all_interleaved, interleaved, middle, spread
 from ways import EXTENSION, PLAIN, Ways
 
 DEFAULT_CONCURRENCY = 16
 MORE_CONCURRENCY = 64
-SECTIONS = ("throughput", "concurrency", "overlap", "ledger", "memory", "workers")
+SECTIONS = ("throughput", "concurrency", "overlap", "ledger", "memory", "statistics", "workers")
 
 
 def main():
@@ -250,6 +251,39 @@ class Suite:
             )
         head = ["private memory more than a new backend's", "at most", "after the deletes"]
         self.tables.append(("Memory", report.table(head, rows)))
+
+    def statistics(self):
+        """Counting must cost too little to be measured: at most 2 %, or less than equal runs differ."""
+        with counting.beside(self.ways) as counts:
+            found = all_interleaved(
+                {
+                    "without preload, not counting": lambda: counting.drain(self.ways),
+                    "with preload, counting": lambda: counting.drain(counts),
+                },
+                self.options.repeats,
+                say,
+            )
+            if counting.counted(counts) != self.options.repeats * self.ways.messages:
+                raise RuntimeError("the server that is to count does not")
+        rows = []
+        for name, runs in found.items():
+            spent = middle(runs).cpu
+            values = [spent["backend"], spent["io_thread"], spent["both"], spread(runs, "both")]
+            rows.append([name, *(f"{value:.2f}" for value in values)])
+        head = ["CPU of `sqs_drain`, µs a message, at 0 ms", "backend thread", "I/O thread", "both", "repeats apart"]
+        self.tables.append(("Statistics", report.table(head, rows)))
+
+        without, counts = (middle(runs).cpu["both"] for runs in found.values())
+        noise = max(spread(runs, "both") for runs in found.values())
+        cost = counts - without
+        self.marks.append(
+            Mark(
+                "counting, CPU of both threads",
+                f"≤ 2%, or the {noise:.2f} µs that repeats differ",
+                f"{cost:+.2f} µs ({cost / without:+.1%})",
+                cost <= max(0.02 * without, noise),
+            )
+        )
 
     def workers(self):
         ways, repeats = self.ways, self.options.repeats

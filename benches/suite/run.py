@@ -40,10 +40,21 @@ def interleaved(scenarios, repeats, say):
 
     Returns the middle run of each.
     """
+    return {name: middle(runs) for name, runs in all_interleaved(scenarios, repeats, say).items()}
+
+
+def all_interleaved(scenarios, repeats, say):
+    """The same, but returns all runs of each."""
     runs = {name: [] for name in scenarios}
     for _ in range(repeats):
         for name, measure in scenarios.items():
             run = measure()
             say(f"{name}: {run.rate:,.0f}/s")
             runs[name].append(run)
-    return {name: middle(of_one) for name, of_one in runs.items()}
+    return runs
+
+
+def spread(runs, who):
+    """How far the runs' processor times a message of `who` are apart."""
+    spent = [run.cpu[who] for run in runs]
+    return max(spent) - min(spent)
