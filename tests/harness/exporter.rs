@@ -21,8 +21,11 @@ pub struct Exporter {
 }
 
 /// What the exporter says at one moment.
-#[derive(Debug)]
-pub struct Scrape(Vec<Sample>);
+pub struct Scrape {
+    samples: Vec<Sample>,
+    /// Whether a metric is a `counter`, a `gauge`, a `histogram`, by its name.
+    types: BTreeMap<String, String>,
+}
 
 /// One value of one metric.
 #[derive(Debug, PartialEq)]
@@ -88,8 +91,17 @@ impl Exporter {
     fn try_scrape(&self) -> Result<Scrape, ureq::Error> {
         let mut answer = ureq::get(&self.url).call()?;
         let text = answer.body_mut().read_to_string()?;
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        Ok(Scrape(lines.map(Sample::parse).collect()))
+        let (comments, samples): (Vec<&str>, Vec<&str>) =
+            text.lines().partition(|line| line.starts_with('#'));
+        let types = comments
+            .iter()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        Ok(Scrape {
+            samples: samples.into_iter().map(Sample::parse).collect(),
+            types: types
+                .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+                .collect(),
+        })
     }
 }
 
@@ -104,9 +116,18 @@ impl Drop for Exporter {
 impl Scrape {
     /// All values whose metric's name begins like that.
     pub fn named(&self, beginning: &str) -> Vec<&Sample> {
-        let samples = self.0.iter();
+        let samples = self.samples.iter();
         samples
             .filter(|sample| sample.name.starts_with(beginning))
+            .collect()
+    }
+
+    /// Names and types of the metrics whose name begins like that.
+    pub fn types(&self, beginning: &str) -> Vec<(&str, &str)> {
+        let types = self.types.iter();
+        types
+            .map(|(name, kind)| (name.as_str(), kind.as_str()))
+            .filter(|(name, _)| name.starts_with(beginning))
             .collect()
     }
 
