@@ -4,6 +4,7 @@ REVOKE ALL ON PROCEDURE sqs_drain(text, integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_subscribe(text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_unsubscribe(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_subscription_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_subscription_restored() FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_prune(bigint) FROM PUBLIC;
 
 COMMENT ON FUNCTION sqs_ingest(text, integer, integer) IS
@@ -14,6 +15,7 @@ COMMENT ON FUNCTION sqs_subscribe(text, integer) IS
     'Have background workers ingest from an SQS queue from now on, as the current role';
 COMMENT ON FUNCTION sqs_unsubscribe(text) IS 'End a subscription';
 COMMENT ON FUNCTION sqs_subscription_changed() IS 'Trigger function: tells the launcher when a change is committed';
+COMMENT ON FUNCTION sqs_subscription_restored() IS 'Trigger function: what is restored from a dump is not enabled';
 COMMENT ON FUNCTION sqs_prune(bigint) IS
     'Delete ledger entries and rejections older than user_logins_sqs.ledger_retention, return the number of entries';
 COMMENT ON FUNCTION sqs_check_user_logins() IS

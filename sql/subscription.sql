@@ -19,3 +19,21 @@ SELECT pg_catalog.pg_extension_config_dump('sqs_subscription', '');
 CREATE TRIGGER wake_launcher
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sqs_subscription
     FOR EACH STATEMENT EXECUTE FUNCTION sqs_subscription_changed();
+
+-- As with CREATE SUBSCRIPTION, what is restored from a dump does nothing until it is enabled: a copy of a database must
+-- not take the messages of the original. Every dump sets row_security at its top, which hardly anybody else does.
+CREATE FUNCTION sqs_subscription_restored() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_settings WHERE name = 'row_security' AND source = 'session') THEN
+        NEW.enabled := false;
+        RAISE WARNING 'the subscription of queue "%" is restored, but not enabled', NEW.queue_url
+            USING HINT = 'To ingest here: UPDATE sqs_subscription SET enabled = true.';
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER restored
+    BEFORE INSERT ON sqs_subscription
+    FOR EACH ROW WHEN (NEW.enabled)
+    EXECUTE FUNCTION sqs_subscription_restored();

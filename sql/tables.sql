@@ -34,11 +34,15 @@ SELECT pg_catalog.pg_extension_config_dump('sqs_ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('sqs_rejected', '');
 
 -- user_logins belongs to its users, not to the extension: DROP EXTENSION keeps it and pg_dump dumps it. A restore
--- of such a dump (pg_dump heads it with row_security = off) runs CREATE EXTENSION first and makes the table itself.
+-- of such a dump runs CREATE EXTENSION first and makes the table itself. Every dump sets row_security at its top,
+-- which hardly anybody else does.
 DO $$
 BEGIN
     IF pg_catalog.to_regclass('@extschema@.user_logins') IS NULL
-       AND pg_catalog.current_setting('row_security') OPERATOR(pg_catalog.=) 'on' THEN
+       AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_settings
+           WHERE name OPERATOR(pg_catalog.=) 'row_security' AND source OPERATOR(pg_catalog.=) 'session'
+       ) THEN
         CREATE TABLE @extschema@.user_logins (
             user_id          varchar(128),
             device_type      varchar(32),

@@ -59,6 +59,7 @@ pub enum Failure {
     Sqs {
         queue: String,
         host: String,
+        region: String,
         error: queue::Error,
     },
 }
@@ -239,11 +240,11 @@ fn said(failure: Failure) -> Said {
             Said::new(ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start the I/O thread: {why}"))
                 .hint("The limit on processes and threads of the server's operating-system user may be reached.")
         }
-        Sqs { queue, host, error } => sqs(&queue, &host, error),
+        Sqs { queue, host, region, error } => sqs(&queue, &host, &region, error),
     }
 }
 
-fn sqs(queue: &str, host: &str, error: queue::Error) -> Said {
+fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
     use PgSqlErrorCode::*;
     let (code, message, hint) = match error.kind {
         ErrorKind::Unreachable => (
@@ -317,5 +318,13 @@ fn sqs(queue: &str, host: &str, error: queue::Error) -> Said {
             "Nothing is lost. A new session starts a new one; please report this.",
         ),
     };
-    Said::new(code, message).detail(error.detail).hint(hint)
+    let signed_for = match error.kind {
+        ErrorKind::NoSuchQueue | ErrorKind::BadCredentials => {
+            format!(" Requests are signed for region \"{region}\".")
+        }
+        _ => String::new(),
+    };
+    Said::new(code, message)
+        .detail(error.detail)
+        .hint(format!("{hint}{signed_for}"))
 }

@@ -145,14 +145,19 @@ fn nobody_but_the_owner_may_call_it_at_first() {
     );
 }
 
-/// A database with rows, a ledger and a rejection.
+/// A database with rows, a ledger, a rejection and a subscription.
 fn dumped() -> Database<'static> {
     let database = Database::shared();
     let server = ScriptedSqs::start();
     let queue = server.queue();
     queue.send(&logins::good(20));
     queue.send(&["bad".to_owned()]);
-    assert_eq!(database.connect().ingest(&queue, 21), 20);
+    let mut session = database.connect();
+    assert_eq!(session.ingest(&queue, 21), 20);
+    session.run(
+        "INSERT INTO sqs_subscription (queue_url, role, workers) \
+         VALUES ('http://localhost/000000000000/q', 'postgres', 3)",
+    );
     database
 }
 
@@ -165,6 +170,17 @@ fn expect_restored(dumped: &Database, restored: &Database) {
         assert_eq!(original, restored.connect().rows(&content), "{table}");
     }
     assert!(!is_member(&mut restored.connect(), "user_logins"));
+    let subscription = "SELECT queue_url, role, workers, created FROM sqs_subscription";
+    let original = dumped.connect().rows(subscription);
+    let mut session = restored.connect();
+    assert_eq!(original, session.rows(subscription));
+    assert_eq!(
+        session
+            .text("SELECT enabled FROM sqs_subscription")
+            .as_deref(),
+        Some("f"),
+        "a copy must not take the original's messages"
+    );
 }
 
 #[test]
@@ -251,6 +267,12 @@ fn a_custom_dump_is_restored_in_parallel() {
 #[test]
 fn a_custom_dump_is_restored_in_one_transaction() {
     restore_of_a_custom_dump(&[], &["--single-transaction"]);
+}
+
+#[test]
+fn a_custom_dump_is_restored_with_row_security() {
+    const ENABLED: &[&str] = &["--enable-row-security"];
+    restore_of_a_custom_dump(ENABLED, ENABLED);
 }
 
 #[test]

@@ -588,7 +588,7 @@ fn workers_and_launcher_can_be_told_apart() {
 }
 
 #[test]
-fn a_dump_brings_subscriptions_back() {
+fn a_dump_brings_subscriptions_back_to_be_enabled() {
     let (old, new) = (site(), tests::workers::preloading().start());
     let server = ScriptedSqs::start();
     let (queue, paused) = (server.queue(), server.queue());
@@ -597,7 +597,7 @@ fn a_dump_brings_subscriptions_back() {
     session_of(&old, "ingester").run(&subscribe(&queue, 2));
     admin.run(&subscribe(&paused, 1));
     admin.run("UPDATE sqs_subscription SET enabled = false WHERE role = 'postgres'::regrole");
-    let all = "SELECT queue_url, role, workers, enabled, created FROM sqs_subscription ORDER BY role::text";
+    let all = "SELECT queue_url, role, workers, created FROM sqs_subscription ORDER BY role::text";
     let dumped = admin.rows(all);
     tests::workers::admin(&new).run("CREATE ROLE ingester LOGIN");
 
@@ -626,11 +626,21 @@ fn a_dump_brings_subscriptions_back() {
         "{}",
         String::from_utf8_lossy(&restore.stderr)
     );
+    let told = String::from_utf8_lossy(&restore.stderr);
+    assert_eq!(
+        told.matches("is restored, but not enabled").count(),
+        1,
+        "{told}"
+    );
     old.stop(Stop::Fast);
-
     let mut admin = tests::workers::admin(&new);
     assert_eq!(admin.rows(all), dumped);
-    admin.expect_workers_within(Duration::from_secs(10), 2);
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(admin.workers(), Vec::<i32>::new());
+
+    admin.run("UPDATE sqs_subscription SET enabled = true WHERE role = 'ingester'::regrole");
+
+    admin.expect_workers_within(PROMPTLY, 2);
     queue.send(&logins::good(3));
     admin.expect_logins(3);
 }

@@ -267,11 +267,22 @@ mod ended_and_started {
             .start();
         let log = LogSince::now(&cluster);
 
+        let missing = "database \"not_there_yet\", where subscriptions live, does not exist";
+        eventually(
+            "it says what is missing",
+            ARRIVE_WITHIN,
+            || cluster.log().matches(missing).count(),
+            |told| *told == 1,
+        );
+        let before = log.complaints().len();
         std::thread::sleep(Duration::from_secs(12));
+        assert_eq!(log.complaints().len(), before, "{}", cluster.log());
 
-        // One when the server started, and one every five seconds at most.
-        let complaints = log.complaints();
-        assert!(complaints.len() <= 3, "{complaints:#?}");
+        admin(&cluster).run("CREATE DATABASE not_there_yet");
+        let mut session = Database::existing(&cluster, "not_there_yet").connect();
+        session.run("CREATE EXTENSION user_logins_sqs");
+        session.subscribe(&ScriptedSqs::start().queue());
+        session.expect_workers_within(Duration::from_secs(20), 1);
     }
 
     #[test]
@@ -895,6 +906,8 @@ mod queue_faults {
 
         assert!(complaint.contains("does not exist"), "{complaint}");
         assert_eq!(log.complaints().len(), 1, "{:#?}", log.complaints());
+        let context = format!("CONTEXT:  ingesting from queue \"{}\"", queue.url());
+        assert!(cluster.log().contains(&context), "{}", cluster.log());
         Queue::create(localstack::endpoint(), &name, &[]);
         queue.send(&logins::good(3));
         admin.expect_logins_within(Duration::from_secs(20), 3);

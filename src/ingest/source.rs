@@ -101,6 +101,7 @@ impl Source {
         Failure::Sqs {
             queue: url.name().to_owned(),
             host: url.host().to_owned(),
+            region: self.queue.region().to_owned(),
             error,
         }
     }

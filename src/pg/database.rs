@@ -1,5 +1,7 @@
 //! The database that this process is connected to, and whether others are still there.
 
+use std::ffi::CString;
+
 use pgrx::pg_sys::{self, Oid};
 
 /// The database of this process; none in a process that is connected to none.
@@ -24,6 +26,13 @@ pub fn exists(database: Oid) -> Option<bool> {
             )
         })
     }
+}
+
+/// Whether there is a database of that name. Inside a transaction.
+pub fn is_named(name: &str) -> bool {
+    let name = CString::new(name).unwrap_or_default();
+    // SAFETY: a nul-terminated string; that there is none is no error.
+    unsafe { pg_sys::get_database_oid(name.as_ptr(), true) != pg_sys::InvalidOid }
 }
 
 /// Whether text in this database is UTF-8.

@@ -4,6 +4,7 @@
 
 pub mod array;
 pub mod clock;
+pub mod context;
 pub mod database;
 pub mod datum;
 pub mod error;

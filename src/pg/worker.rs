@@ -94,6 +94,20 @@ pub fn connect(database: &str) {
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0) };
 }
 
+/// Connects this worker to no database: it sees the catalogs that all databases share.
+pub fn connect_to_none() {
+    // SAFETY: as in `connect`.
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
+    }
+}
+
+/// Ends this worker; Postgres starts it anew after the time that it was registered with.
+pub fn restart() -> ! {
+    // SAFETY: outside of a transaction, at the top of the process.
+    unsafe { pg_sys::proc_exit(1) }
+}
+
 /// Connects this worker to a database as a role.
 pub fn connect_as(database: pg_sys::Oid, role: pg_sys::Oid) {
     // SAFETY: as in `connect`.

@@ -28,6 +28,8 @@ struct Board {
     /// The launcher's latch, which lies in shared memory at the same address in every process; 0 while there is no
     /// launcher.
     launcher_latch: usize,
+    /// A launcher is connecting to its database, or has failed to.
+    launcher_connects: bool,
     slots: [Slot; SLOTS],
 }
 
@@ -126,6 +128,7 @@ pub fn init() {
     pg_shmem_init!(
         BOARD = Board {
             launcher_latch: 0,
+            launcher_connects: false,
             slots: [FREE; SLOTS]
         }
     );
@@ -146,6 +149,11 @@ pub fn wake_launcher() {
             unsafe { pg_sys::SetLatch(latch as *mut pg_sys::Latch) };
         }
     }
+}
+
+/// Notes that the launcher is about to connect, or has; says whether one was about to and never did.
+pub fn set_launcher_connects(connects: bool) -> bool {
+    std::mem::replace(&mut BOARD.exclusive().launcher_connects, connects)
 }
 
 /// Makes this process the launcher, until it ends.

@@ -11,7 +11,7 @@ use super::prune::Pruning;
 use super::subscription::{self, Subscription};
 use super::{LAUNCHER, WORKER};
 use crate::pg::worker::{self, Registration};
-use crate::pg::{latch, transaction};
+use crate::pg::{database, latch, transaction};
 use crate::report;
 use crate::settings;
 
@@ -29,7 +29,14 @@ const CONNECTED_AFTER: Duration = Duration::from_secs(5);
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
     worker::take_signals();
+    let the_last_one_could_not_connect = board::set_launcher_connects(true);
+    if the_last_one_could_not_connect {
+        board::set_launcher_connects(false);
+        await_database(&settings::database());
+        worker::restart();
+    }
     worker::connect(&settings::database());
+    board::set_launcher_connects(false);
     worker::set_application_name(LAUNCHER);
     board::become_launcher();
     let mut launcher = Launcher::default();
@@ -40,6 +47,24 @@ pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
         let next = next.min(pruning.step());
         worker::report_statistics();
         latch::wait(next);
+    }
+}
+
+/// Waits until there is such a database. A process that tried to connect to none would end, be started again and end
+/// again, with two lines in the log each time.
+fn await_database(name: &str) {
+    worker::connect_to_none();
+    worker::set_application_name(LAUNCHER);
+    let mut complained = false;
+    while let Ok(Ok(false)) = transaction::run(|| Ok::<_, Infallible>(database::is_named(name))) {
+        if !complained {
+            report::hint(
+                &format!("database \"{name}\", where subscriptions live, does not exist"),
+                "Create it, or change user_logins_sqs.database and restart the server.",
+            );
+            complained = true;
+        }
+        latch::wait(LOOKS_EVERY);
     }
 }
 

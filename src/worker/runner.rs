@@ -12,6 +12,7 @@ use crate::errors::Failure;
 use crate::ingest::{
     AtAbort, BlockedGroups, CHUNK, Intake, Refusals, Source, Taken, Target, Writer,
 };
+use crate::pg::context::with_context;
 use crate::pg::error::Caught;
 use crate::pg::worker;
 use crate::pg::{latch, transaction};
@@ -45,7 +46,8 @@ pub extern "C-unwind" fn sqs_worker_main(slot: pg_sys::Datum) {
     worker::connect_as(assignment.database, assignment.role);
     worker::set_application_name(&format!("user_logins_sqs: {}", assignment.queue_name()));
     worker::show_activity(None);
-    Runner::new(assignment).run();
+    let context = format!("ingesting from queue \"{}\"", assignment.queue_url());
+    with_context(&context, || Runner::new(assignment).run());
 }
 
 struct Runner {
@@ -246,7 +248,15 @@ impl Runner {
             Failure::AllRefused { .. } => State::Paused,
             _ => State::Retrying,
         };
-        self.report(failure.into(), state);
+        let nowhere_to_go = matches!(
+            failure,
+            Failure::NoTable { .. } | Failure::NoInsertRight { .. }
+        );
+        let mut report = ErrorReport::from(failure);
+        if nowhere_to_go && !self.held.messages().is_empty() {
+            report = report.set_detail("What was received is kept until it can be written.");
+        }
+        self.report(report, state);
     }
 
     /// Counts every failure, but tells the log only when the state changes.

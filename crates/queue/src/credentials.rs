@@ -171,16 +171,10 @@ impl CredentialSource {
         };
         match timeout(FETCH_TIMEOUT, find).await {
             Ok(Ok(credentials)) => Keys::from(&credentials),
-            Ok(Err(error)) => Err(Error::new(
-                ErrorKind::NoCredentials,
-                format!("no AWS credentials found: {}", with_causes(&error)),
-            )),
+            Ok(Err(error)) => Err(Error::new(ErrorKind::NoCredentials, with_causes(&error))),
             Err(_) => Err(Error::new(
                 ErrorKind::NoCredentials,
-                format!(
-                    "no AWS credentials found within {} s",
-                    FETCH_TIMEOUT.as_secs()
-                ),
+                format!("none within {} s", FETCH_TIMEOUT.as_secs()),
             )),
         }
     }

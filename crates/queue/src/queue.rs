@@ -58,6 +58,11 @@ impl Queue {
         &self.0.url
     }
 
+    /// The region that requests are signed for.
+    pub fn region(&self) -> &str {
+        &self.0.endpoint.region
+    }
+
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
     }
