@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use tests::cluster::Cluster;
 use tests::database::Session;
 use tests::gate::Gate;
+use tests::localstack::LocalStack;
 use tests::logins;
 use tests::queue::{Counts, Queue};
 use tests::scripted::{Answer, ScriptedSqs};
 use tests::wait::eventually;
-use tests::workers::{admin, preloading, site_of};
+use tests::workers::{admin, preloading, site, site_of};
 
 const MESSAGES: usize = 20_000;
 const FAULTS: usize = 20;
@@ -97,6 +98,50 @@ fn none_of_20_000_messages_is_lost_or_doubled_whatever_dies() {
 
     expect_each_once(&mut admin(&cluster), &queue);
     println!("{} hand-outs", sqs.handed_out(&queue));
+}
+
+/// What a queue server loses when it dies is lost; what a worker had received is not, and it goes on by itself.
+#[test]
+fn workers_outlive_localstack() {
+    let Some(mut localstack) = LocalStack::private() else {
+        println!("LocalStack is not ours to kill");
+        return;
+    };
+    let name = "logins";
+    let queue = Queue::create(localstack.url(), name, &[]);
+    let cluster = site();
+    let mut admin = admin(&cluster);
+    admin.subscribe(&queue);
+    let bodies = logins::good(3_000);
+    let (first, rest) = bodies.split_at(2_000);
+    queue.send(first);
+    eventually(
+        "rows flow in",
+        CAUGHT_UP_WITHIN,
+        || admin.logins(),
+        |rows| *rows > 100,
+    );
+
+    localstack.kill();
+
+    let state = |admin: &mut Session| admin.text("SELECT state FROM sqs_stat");
+    eventually(
+        "the worker notices",
+        CAUGHT_UP_WITHIN,
+        || state(&mut admin),
+        |state| state.as_deref() == Some("retrying"),
+    );
+    let received = admin.number("SELECT received FROM sqs_stat");
+    assert_eq!(admin.logins(), received, "all that was received is written");
+    localstack.start_again();
+    Queue::create(localstack.url(), name, &[]);
+    queue.send(rest);
+    admin.expect_logins_within(CAUGHT_UP_WITHIN, received + 1_000);
+    assert_eq!(
+        admin.number("SELECT count(DISTINCT user_id) FROM user_logins"),
+        received + 1_000
+    );
+    queue.expect_drained();
 }
 
 fn strike(fault: Fault, cluster: &Cluster, gate: &Gate, random: &mut Random) {

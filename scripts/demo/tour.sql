@@ -1,5 +1,6 @@
 \set QUIET on
 \setenv QUEUE :queue
+\setenv SENT :folder/sent
 
 CREATE EXTENSION user_logins_sqs;
 
@@ -26,4 +27,19 @@ SELECT * FROM sqs_rejected;
 \echo
 \echo '-- Once more: nothing new, so no row.'
 SELECT sqs_ingest(:'queue', 2000);
+SELECT count(*) FROM user_logins;
+
+\echo '-- By itself: a subscription, and a background worker ingests whatever is sent from now on.'
+SELECT sqs_subscribe(:'queue');
+\! scripts/demo/queue "$QUEUE" send 2 >"$SENT" &
+
+\echo '-- Another 1,001 messages are being sent; the statistics move.'
+\set look 'SELECT received, inserted, duplicates, rejected, deleted, lag_p50, workers, state FROM sqs_stat;'
+:look
+\! sleep 1
+:look
+\! sleep 1
+:look
+\! scripts/demo/queue "$QUEUE" count 2
+:look
 SELECT count(*) FROM user_logins;

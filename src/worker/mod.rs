@@ -21,7 +21,7 @@ const LAUNCHER: &str = "user_logins_sqs launcher";
 const WORKER: &str = "user_logins_sqs worker";
 
 /// Seconds until a launcher that died is started anew.
-const LAUNCHER_RESTARTS_AFTER: i32 = 5;
+const LAUNCHER_RESTARTS_AFTER: i32 = 1;
 
 /// Asks the postmaster for shared memory and a launcher. Only while libraries are preloaded, and not under
 /// pg_upgrade, which wants nothing to happen by itself.
