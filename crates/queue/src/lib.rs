@@ -32,8 +32,7 @@
 //! A server may not notice that the caller of a long poll has gone (LocalStack 4 never does), and then gives the
 //! next message to nobody, where it stays hidden for its visibility timeout. It cannot be told not to: SQS has no
 //! call that ends a poll. So, to make that rare and short:
-//! - a poll sent while no backlog is known (before the first full answer, and after one that was not full) asks
-//!   for a visibility timeout of 3 s at most; what it brings is extended to the wanted one if it is still held
+//! - a poll sent while no backlog is known (before the first full answer, and after an empty one) asks for a visibility timeout of 3 s at most; what it brings is extended to the wanted one if it is still held
 //!   at half of that;
 //! - elsewhere than at AWS a wait is made of polls of 1 s at most;
 //! - an [`Inlet`] that is dropped lets its polls finish and releases what they bring, and a thread that is shut

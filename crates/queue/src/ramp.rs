@@ -14,7 +14,6 @@ pub(crate) struct Ramp {
     window: usize,
     in_flight: usize,
     empty_seen: bool,
-    flowing: bool,
 }
 
 impl Ramp {
@@ -26,7 +25,6 @@ impl Ramp {
             window: 1,
             in_flight: 0,
             empty_seen: false,
-            flowing: false,
         }
     }
 
@@ -49,8 +47,7 @@ impl Ramp {
     /// A poll that asked for `asked` messages brought `got`.
     pub(crate) fn answered(&mut self, asked: u8, got: usize) {
         self.give_back(u64::from(asked).saturating_sub(got as u64));
-        self.flowing = got >= BATCH;
-        if self.flowing {
+        if got >= BATCH {
             self.window = (self.window * 2).min(self.concurrency);
         } else if got == 0 {
             self.empty_seen = true;
@@ -74,9 +71,10 @@ impl Ramp {
         self.in_flight
     }
 
-    /// The last answer was full, so there is probably more.
-    pub(crate) fn is_flowing(&self) -> bool {
-        self.flowing
+    /// There was a full answer, and no empty one since: there is probably more. SQS often answers with fewer than
+    /// ten although there is.
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.window > 1
     }
 
     /// No poll will be started any more.
@@ -114,6 +112,7 @@ mod tests {
         ramp.answered(10, 10);
         assert_eq!(start_all(&mut ramp), [10; 3]);
         ramp.answered(10, 9);
+        assert!(ramp.has_backlog());
         assert_eq!(start_all(&mut ramp), [10; 1]);
         ramp.answered(10, 10);
         assert_eq!(ramp.in_flight() + start_all(&mut ramp).len(), 6);
@@ -133,6 +132,7 @@ mod tests {
             assert_eq!(start_all(&mut ramp), [0u8; 0]);
         }
         ramp.answered(10, 0);
+        assert!(!ramp.has_backlog());
         assert_eq!(start_all(&mut ramp), [10]);
         assert_eq!(ramp.end(), None);
     }

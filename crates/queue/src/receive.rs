@@ -182,7 +182,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
 
     /// One call, tried again until it is answered, patience is at its end, or nobody wants it any more.
     async fn ask(&self, asked: u8, wait: Duration) -> Result<Option<Answer<T>>, Error> {
-        let has_backlog = self.ramp.borrow().is_flowing();
+        let has_backlog = self.ramp.borrow().has_backlog();
         let first = if has_backlog {
             self.how.visibility
         } else {

@@ -55,6 +55,47 @@ fn what_a_waiting_poll_brought_is_extended_to_the_wanted_time() {
     assert_eq!(calls[0].body["Entries"][0]["VisibilityTimeout"], 30);
 }
 
+/// Else a large backlog, answered with fewer than ten now and then as SQS does, would have to be extended faster than
+/// it is received.
+#[test]
+fn only_a_poll_that_knows_of_no_backlog_asks_for_a_short_time() {
+    let server = Server::start();
+    server.send(500);
+    server.script(|call| {
+        let is_later = call.action == "ReceiveMessage" && call.number >= 3;
+        is_later.then_some(Fault::AtMost(9))
+    });
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, at_most(500), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    assert_eq!(messages.len(), 500);
+    let asked: Vec<u64> = server
+        .calls("ReceiveMessage")
+        .iter()
+        .map(|call| call.body["VisibilityTimeout"].as_u64().unwrap())
+        .collect();
+    assert_eq!(asked[0], 3);
+    assert!(asked[1..].iter().all(|seconds| *seconds == 30), "{asked:?}");
+}
+
+/// 3,000 messages take 300 calls each second.
+#[test]
+fn much_that_is_held_stays_hidden_at_a_slow_server() {
+    let server = Server::start();
+    server.send(3_000);
+    server.script(|call| {
+        let is_extension = call.action == "ChangeMessageVisibilityBatch";
+        is_extension.then_some(Fault::Late(Duration::from_millis(100)))
+    });
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, two_seconds(3_000), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    assert_eq!(messages.len(), 3_000);
+    hidden_for(&server, Duration::from_secs(6));
+}
+
 #[test]
 fn a_failed_extension_is_tried_again() {
     let server = Server::start();

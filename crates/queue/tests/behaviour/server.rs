@@ -51,6 +51,8 @@ pub enum Fault {
     CarryOutAndReset,
     /// Carries it out after a while.
     Late(Duration),
+    /// Carries it out, but gives no more messages than this.
+    AtMost(u64),
     /// Carries it out after a while even if the caller has gone by then, as LocalStack does.
     LateAndBlind(Duration),
     /// These entries of a batch (by place) fail with this code, through the sender's fault or not.
@@ -285,6 +287,12 @@ async fn answer(
         }
         Some(Fault::Late(delay)) => {
             tokio::time::sleep(delay).await;
+            Ok(ok(carry_out(&state, &call).await))
+        }
+        Some(Fault::AtMost(most)) => {
+            let mut call = call;
+            let asked = call.body["MaxNumberOfMessages"].as_u64().unwrap();
+            call.body["MaxNumberOfMessages"] = json!(asked.min(most));
             Ok(ok(carry_out(&state, &call).await))
         }
         Some(Fault::LateAndBlind(delay)) => {
