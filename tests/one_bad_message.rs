@@ -163,12 +163,65 @@ refused_by_the_table! {
               RETURN NEW;
             END $$;
             CREATE TRIGGER divide BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION divide()", class "22012";
+    refused_by_a_trigger_that_warns_and_raises_again: logins::login_with("x", "user_id", SECRET),
+        by "CREATE FUNCTION warn() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+              IF NEW.user_id LIKE '%secret%' THEN RAISE EXCEPTION 'refused'; END IF;
+              RETURN NEW;
+            EXCEPTION WHEN OTHERS THEN
+              RAISE WARNING 'noted';
+              RAISE;
+            END $$;
+            CREATE TRIGGER warn BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION warn()", class "P0001";
+    refused_by_a_trigger_with_a_constraints_sqlstate: logins::login_with("x", "user_id", SECRET),
+        by "CREATE FUNCTION check_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+              IF NEW.user_id LIKE '%secret%' THEN
+                RAISE EXCEPTION 'refused: %', NEW.user_id USING ERRCODE = 'check_violation';
+              END IF;
+              RETURN NEW;
+            END $$;
+            CREATE TRIGGER check_it BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION check_it()", class "23514";
+    refused_by_a_trigger_in_another_language: logins::login_with("x", "user_id", SECRET),
+        by "CREATE FUNCTION as_python_does() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+              IF NEW.user_id LIKE '%secret%' THEN
+                RAISE EXCEPTION 'ValueError: no' USING ERRCODE = 'external_routine_exception';
+              END IF;
+              RETURN NEW;
+            END $$;
+            CREATE TRIGGER as_python_does BEFORE INSERT ON user_logins
+              FOR EACH ROW EXECUTE FUNCTION as_python_does()", class "38000";
     refused_by_a_missing_partition: logins::login_with("x", "locale", "XX"),
         by "DROP TABLE user_logins;
             CREATE TABLE user_logins (user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
               masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)
               PARTITION BY LIST (locale);
             CREATE TABLE logins_de PARTITION OF user_logins FOR VALUES IN ('DE', NULL)", class "23514";
+}
+
+#[test]
+fn refused_by_a_policy() {
+    let mut scene = scene_with(&logins::login_with("x", "user_id", SECRET));
+    let role = tests::run::unique_name("tenant");
+    scene.session.run(&format!(
+        "CREATE ROLE {role} LOGIN;
+         GRANT EXECUTE ON FUNCTION sqs_ingest TO {role};
+         GRANT INSERT ON user_logins TO {role};
+         ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY no_secrets ON user_logins FOR INSERT WITH CHECK (user_id NOT LIKE '%secret%')"
+    ));
+
+    let inserted = scene
+        .database
+        .connect_as(&role)
+        .ingest(&scene.queue, GOOD as i32 + 1);
+
+    assert_eq!(inserted, GOOD as i64);
+    let rejections = scene.session.rejections();
+    assert_eq!(rejections.len(), 1, "{rejections:?}");
+    assert_eq!(rejections[0].sqlstate, "42501");
+    assert!(rejections[0].reason.contains("policy"), "{rejections:?}");
+    scene
+        .session
+        .run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
 #[test]
@@ -348,6 +401,22 @@ fn a_full_disk_fails_the_call() {
 fn a_deadlock_fails_the_call() {
     the_call_fails(
         "RAISE EXCEPTION 'deadlock detected' USING ERRCODE = 'deadlock_detected'",
+        "40P01",
+    );
+}
+
+#[test]
+fn a_deadlock_that_a_trigger_caught_and_raised_again_fails_the_call() {
+    the_call_fails(
+        "BEGIN
+           RAISE EXCEPTION 'deadlock detected' USING ERRCODE = 'deadlock_detected';
+         EXCEPTION WHEN OTHERS THEN
+           BEGIN
+             RAISE EXCEPTION 'noted already' USING ERRCODE = 'unique_violation';
+           EXCEPTION WHEN unique_violation THEN NULL;
+           END;
+           RAISE;
+         END",
         "40P01",
     );
 }

@@ -9,7 +9,7 @@ mod tests {
     fn caught(sql: &str) -> (String, bool) {
         match attempt(|| Spi::run(sql)) {
             Ok(_) => panic!("no error"),
-            Err(error) => (error.state().to_string(), error.state().blames_the_row()),
+            Err(error) => (error.state().to_string(), error.blames_the_row()),
         }
     }
 

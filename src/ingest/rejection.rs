@@ -27,7 +27,7 @@ impl Rejected {
     /// `user_logins` refused the row of `login`.
     pub fn by_table(error: &Caught, login: &MaskedLogin) -> Rejected {
         let state = error.state();
-        let quotable = state.is_constraint() || !quotes_a_value(error.message(), login);
+        let quotable = error.names_a_rule() || !quotes_a_value(error.message(), login);
         let reason = if quotable {
             format!("user_logins refused the row: {}", error.message())
         } else {

@@ -166,7 +166,7 @@ impl Writer {
                 chunk.duplicates += chunk.done.len() - done_before - sent_at.len();
                 chunk.inserted.extend(sent_at);
             }
-            Err(error) if !error.state().blames_the_row() => error.rethrow(),
+            Err(error) if !error.blames_the_row() => error.rethrow(),
             Err(error) => match *candidates {
                 [culprit] => self.refuse(culprit, &error, chunk),
                 _ => {

@@ -33,16 +33,17 @@ impl SqlState {
     }
 
     /// Whether this is an error of the row at hand, which another row need not have: a bad value, a constraint,
-    /// something that a trigger raised. Every other error would meet each row alike.
+    /// something that a trigger raised (38 is what those in Python, Perl and Tcl do). Every other error would meet
+    /// each row alike.
     ///
     /// A class that `errcodes.txt` does not know can only come from a trigger of the user's.
-    pub fn blames_the_row(self) -> bool {
-        const OF_THE_ROW: [&[u8; 2]; 4] = [b"22", b"23", b"44", b"P0"];
-        const OF_THE_SERVER: [&[u8; 2]; 39] = [
+    fn blames_the_row(self) -> bool {
+        const OF_THE_ROW: [&[u8; 2]; 5] = [b"22", b"23", b"38", b"44", b"P0"];
+        const OF_THE_SERVER: [&[u8; 2]; 38] = [
             b"00", b"01", b"02", b"03", b"08", b"09", b"0A", b"0B", b"0F", b"0L", b"0P", b"0Z",
             b"10", b"20", b"21", b"24", b"25", b"26", b"27", b"28", b"2B", b"2D", b"2F", b"34",
-            b"38", b"39", b"3B", b"3D", b"3F", b"40", b"42", b"53", b"54", b"55", b"57", b"58",
-            b"72", b"F0", b"HV",
+            b"39", b"3B", b"3D", b"3F", b"40", b"42", b"53", b"54", b"55", b"57", b"58", b"72",
+            b"F0", b"HV",
         ];
         let characters = self.characters();
         let class = [characters[0], characters[1]];
@@ -50,9 +51,9 @@ impl SqlState {
         is_in(&OF_THE_ROW) || !(is_in(&OF_THE_SERVER) || &class == b"XX")
     }
 
-    /// Whether this is an integrity-constraint violation, whose message names relation and constraint only.
-    pub fn is_constraint(self) -> bool {
-        &self.characters()[..2] == b"23"
+    /// Whether pgrx has a name for it.
+    fn is_named(self) -> bool {
+        PgSqlErrorCode::from(self.0) != PgSqlErrorCode::ERRCODE_INTERNAL_ERROR
     }
 }
 
@@ -70,6 +71,22 @@ impl fmt::Display for SqlState {
     }
 }
 
+/// Postgres' function that raises what a policy of row-level security refuses, with the SQLSTATE of a missing right,
+/// and what a view's CHECK OPTION does.
+const CHECKS_OPTIONS: &str = "ExecWithCheckOptions";
+
+/// Postgres' functions that raise what constraints, partitions and policies refuse.
+const CHECKS: [&str; 8] = [
+    CHECKS_OPTIONS,
+    "ExecConstraints",
+    "ExecFindPartition",
+    "ExecPartitionCheckEmitError",
+    "ReportNotNullViolationError",
+    "_bt_check_unique",
+    "check_exclusion_or_unique_constraint",
+    "ri_ReportViolation",
+];
+
 /// An error that left a subtransaction.
 pub struct Caught {
     error: CaughtError,
@@ -77,14 +94,34 @@ pub struct Caught {
 }
 
 impl Caught {
-    /// `last_seen` is what [`Watch`] saw last while the error was on its way.
-    pub fn new(error: CaughtError, last_seen: Option<SqlState>) -> Caught {
-        let narrowed = SqlState::from(report(&error).sql_error_code());
-        let state = match error {
-            CaughtError::PostgresError(_) => last_seen.unwrap_or(narrowed),
-            CaughtError::ErrorReport(_) | CaughtError::RustPanic { .. } => narrowed,
+    /// `nameless` is what [`Watch`] saw last while the error was on its way: the state of what pgrx calls an internal
+    /// error since it has no name for it. Any other state that was seen may be that of something else, which a
+    /// trigger caught and handled before it raised the error again.
+    pub fn new(error: CaughtError, nameless: Option<SqlState>) -> Caught {
+        let state = match (report(&error).sql_error_code(), &error) {
+            (PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, CaughtError::PostgresError(_)) => {
+                nameless.unwrap_or(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR.into())
+            }
+            (named, _) => named.into(),
         };
         Caught { error, state }
+    }
+
+    /// Whether this is an error of the row at hand, which another row need not have.
+    pub fn blames_the_row(&self) -> bool {
+        self.state.blames_the_row() || self.comes_from(&[CHECKS_OPTIONS])
+    }
+
+    /// Whether Postgres itself says that the row breaks a rule of its table: such a message names table and rule only.
+    /// A trigger may raise the same SQLSTATE and say anything.
+    pub fn names_a_rule(&self) -> bool {
+        self.comes_from(&CHECKS)
+    }
+
+    fn comes_from(&self, functions: &[&str]) -> bool {
+        report(&self.error)
+            .function_name()
+            .is_some_and(|name| functions.contains(&name))
     }
 
     /// The SQLSTATE as it was raised.
@@ -129,7 +166,7 @@ fn report(error: &CaughtError) -> &ErrorReportWithLevel {
 }
 
 /// Sees the SQLSTATE of every error that is raised while it lives, by standing in Postgres' stack of error
-/// context callbacks.
+/// context callbacks, and remembers those that pgrx has no name for.
 pub struct Watch {
     // Boxed: Postgres holds pointers to both.
     link: Box<pg_sys::ErrorContextCallback>,
@@ -154,7 +191,7 @@ impl Watch {
         }
     }
 
-    /// The SQLSTATE seen last.
+    /// The one seen last.
     pub fn last(&self) -> Option<SqlState> {
         self.last.get()
     }
@@ -171,7 +208,12 @@ impl Drop for Watch {
 unsafe extern "C-unwind" fn note_state(last: *mut c_void) {
     // SAFETY: `last` is the cell of a live `Watch`, and Postgres calls this from errfinish only, where
     // `geterrcode` is allowed.
-    unsafe { (*last.cast::<Cell<Option<SqlState>>>()).set(Some(SqlState(pg_sys::geterrcode()))) };
+    unsafe {
+        let state = SqlState(pg_sys::geterrcode());
+        if !state.is_named() {
+            (*last.cast::<Cell<Option<SqlState>>>()).set(Some(state));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +228,9 @@ mod tests {
 
     #[test]
     fn rows_are_blamed_for_values_constraints_and_triggers_only() {
-        for code in [b"22001", b"23514", b"44000", b"P0001", b"MY001", b"ZZ999"] {
+        for code in [
+            b"22001", b"23514", b"44000", b"P0001", b"38000", b"MY001", b"ZZ999",
+        ] {
             assert!(
                 SqlState::named(code).blames_the_row(),
                 "{}",
