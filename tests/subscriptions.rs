@@ -348,6 +348,32 @@ fn nobody_may_subscribe_at_first_nor_change_the_table() {
 }
 
 #[test]
+fn the_right_to_write_all_tables_is_not_that_to_subscribe_as_anybody() {
+    let cluster = site();
+    let mut admin = admin(&cluster);
+    let queue = ScriptedSqs::start().queue();
+    admin.run(
+        "CREATE ROLE writer LOGIN;
+         GRANT pg_write_all_data TO writer;
+         GRANT SELECT ON sqs_subscription TO writer",
+    );
+    admin.subscribe(&queue);
+    let mut writer = session_of(&cluster, "writer");
+
+    let error = writer.error_of(
+        "INSERT INTO sqs_subscription (queue_url, role) VALUES ('http://localhost/000000000000/q', 'postgres')",
+    );
+
+    assert_eq!(error.code().code(), "42501", "{error:?}");
+    writer.run("UPDATE sqs_subscription SET workers = 9; DELETE FROM sqs_subscription");
+    assert_eq!(
+        writer.number("SELECT sum(workers) FROM sqs_subscription"),
+        1,
+        "seen, and unchanged"
+    );
+}
+
+#[test]
 fn another_roles_subscription_is_left_alone() {
     let cluster = site();
     let mut admin = admin(&cluster);
