@@ -307,6 +307,30 @@ mod ended_and_started {
     }
 
     #[test]
+    fn a_lock_on_the_ledger_does_not_stop_the_launcher() {
+        let mut scene = scene(&[]);
+        scene.subscribe();
+        scene.admin.expect_workers_within(ARRIVE_WITHIN, 1);
+        let mut other = admin(&scene.cluster);
+        other.run("BEGIN; LOCK TABLE sqs_ledger IN SHARE MODE");
+        let launcher = scene.admin.launcher().expect("a launcher");
+        // A new one prunes at once.
+        scene
+            .admin
+            .run(&format!("SELECT pg_terminate_backend({launcher})"));
+        eventually(
+            "there is another launcher",
+            ARRIVE_WITHIN,
+            || scene.admin.launcher(),
+            |pid| pid.is_some_and(|pid| pid != launcher),
+        );
+
+        scene.admin.run("DELETE FROM sqs_subscription");
+
+        scene.admin.expect_workers_within(PROMPTLY, 0);
+    }
+
+    #[test]
     fn a_standby_does_nothing_until_it_is_promoted() {
         let mut scene = scene(&[]);
         scene.admin.subscribe(&scene.queue);

@@ -1,6 +1,6 @@
 //! The database that this process is connected to, and whether others are still there.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Oid};
 
@@ -28,11 +28,35 @@ pub fn exists(database: Oid) -> Option<bool> {
     }
 }
 
-/// Whether there is a database of that name. Inside a transaction.
+/// Whether there is a database of that name. Inside a transaction, also of a process that is connected to none: the
+/// catalog is read without its index, which such a process may not be able to open.
 pub fn is_named(name: &str) -> bool {
-    let name = CString::new(name).unwrap_or_default();
-    // SAFETY: a nul-terminated string; that there is none is no error.
-    unsafe { pg_sys::get_database_oid(name.as_ptr(), true) != pg_sys::InvalidOid }
+    // SAFETY: opened and closed in pairs, and an error in between ends the transaction, which closes them; every tuple
+    // of this catalog begins with a `FormData_pg_database`, and is looked at before the scan goes on.
+    unsafe {
+        let catalog =
+            pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+        let scan = pg_sys::systable_beginscan(
+            catalog,
+            pg_sys::InvalidOid,
+            false,
+            std::ptr::null_mut(),
+            0,
+            std::ptr::null_mut(),
+        );
+        let mut found = false;
+        while !found {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let database: *const pg_sys::FormData_pg_database = pg_sys::GETSTRUCT(tuple).cast();
+            found = CStr::from_ptr((*database).datname.data.as_ptr()).to_bytes() == name.as_bytes();
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(catalog, pg_sys::AccessShareLock as i32);
+        found
+    }
 }
 
 /// Whether text in this database is UTF-8.

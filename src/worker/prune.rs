@@ -6,6 +6,7 @@ use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
 use pgrx::Spi;
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::spi::SpiResult;
 
 use crate::ingest::target::EXTENSION;
@@ -34,9 +35,12 @@ impl Pruning {
         if let Some(not_before) = self.not_before.filter(|not_before| *not_before > now) {
             return not_before - now;
         }
-        let rest = match transaction::run(|| Ok::<_, Infallible>(prune(STEP))) {
+        let rest = match transaction::run(|| Ok::<_, Infallible>(prune_without_waiting())) {
             Ok(Ok(deleted)) if deleted >= STEP => BETWEEN_STEPS,
             Ok(_) => BETWEEN_ROUNDS,
+            Err(error) if error.code() == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
+                BETWEEN_ROUNDS
+            }
             Err(error) => {
                 report::warn("pruning the ledger failed", &error);
                 BETWEEN_ROUNDS
@@ -45,6 +49,13 @@ impl Pruning {
         self.not_before = Some(now + rest);
         rest
     }
+}
+
+/// A step, unless somebody holds a lock that is in its way, as CREATE INDEX does: the launcher has subscriptions to
+/// look after.
+fn prune_without_waiting() -> i64 {
+    Spi::run("SET LOCAL lock_timeout = '100ms'").unwrap_or_else(|error| pgrx::error!("{error}"));
+    prune(STEP)
 }
 
 /// Deletes at most `most` entries of the ledger, and of the rejections, that are older than
