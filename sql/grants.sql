@@ -21,11 +21,12 @@ COMMENT ON FUNCTION sqs_prune(bigint) IS
 COMMENT ON FUNCTION sqs_check_user_logins() IS
     'Raise an error if user_logins cannot take rows from the current user, as every ingest does before it receives';
 
--- A table that was there before is adopted, or refused with a message that says why.
+-- A table that was there before is adopted; it, or a database whose text is not UTF-8, is refused with a message that
+-- says why. In a restore there is no table yet.
 DO $$
 BEGIN
-    IF pg_catalog.to_regclass('@extschema@.user_logins') IS NOT NULL THEN
-        PERFORM @extschema@.sqs_check_user_logins();
-    END IF;
+    PERFORM @extschema@.sqs_check_user_logins();
+EXCEPTION
+    WHEN undefined_table THEN NULL;
 END
 $$;

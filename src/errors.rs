@@ -31,6 +31,8 @@ pub enum Failure {
     },
     /// The extension is not in this database.
     NotInstalled,
+    /// Text is not UTF-8 in this database.
+    NotUtf8 { encoding: String },
     /// There is no `user_logins`.
     NoTable { table: String },
     /// `user_logins` cannot take our rows.
@@ -176,6 +178,12 @@ fn said(failure: Failure) -> Said {
             Said::new(ERRCODE_UNDEFINED_OBJECT, "extension \"user_logins_sqs\" is not installed in this database")
                 .hint("Use CREATE EXTENSION user_logins_sqs.")
         }
+        NotUtf8 { encoding } => Said::new(
+            ERRCODE_FEATURE_NOT_SUPPORTED,
+            "user_logins_sqs needs a database whose encoding is UTF8",
+        )
+        .detail(format!("That of this database is {encoding}, which cannot hold every message. Nothing was received."))
+        .hint("Use CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and ingest there."),
         NoTable { table } => Said::new(ERRCODE_UNDEFINED_TABLE, format!("table {table} does not exist"))
             .detail("The rows of ingested messages go there. Nothing was received.")
             .hint(format!("Create it with: {}", crate::ingest::target::create_table(&table))),

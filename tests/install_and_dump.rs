@@ -480,3 +480,30 @@ fn loading_it_in_every_server_process_changes_nothing() {
 
     queue.expect_drained();
 }
+
+#[test]
+fn a_database_that_is_not_utf8_is_refused() {
+    let cluster = Cluster::shared();
+    let mut maintenance = Database::existing(cluster, "postgres").connect();
+    for encoding in ["LATIN1", "EUC_JP", "SQL_ASCII"] {
+        let name = format!("in_{}", encoding.to_lowercase());
+        maintenance.run(&format!(
+            "CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        ));
+        let mut session = Database::existing(cluster, &name).connect();
+        let refused = [
+            "CREATE EXTENSION user_logins_sqs",
+            // A restore makes the table later.
+            "SET row_security = on; CREATE EXTENSION user_logins_sqs",
+        ];
+        for sql in refused {
+            let error = session.error_of(sql);
+
+            assert_eq!(error.code().code(), "0A000", "{error:?}");
+            assert!(error.detail().unwrap().contains(encoding), "{error:?}");
+            assert!(error.hint().unwrap().contains("ENCODING 'UTF8'"));
+        }
+        drop(session);
+        maintenance.run(&format!("DROP DATABASE {name} WITH (FORCE)"));
+    }
+}

@@ -267,3 +267,16 @@ fn sqs_drain_checks_too() {
     assert_eq!(error.code().code(), "42P01", "{error:?}");
     assert!(scene.server.calls().is_empty());
 }
+
+#[test]
+fn text_that_is_not_utf8_is_refused() {
+    let scene = scene();
+    // The extension cannot be created in such a database, and no database changes its encoding but by force.
+    scene.database.connect().run(&format!(
+        "UPDATE pg_database SET encoding = pg_char_to_encoding('LATIN1') WHERE datname = '{}'",
+        scene.database.name()
+    ));
+    let mut session = scene.database.connect();
+
+    scene.expect_untouched(&mut session, "0A000");
+}

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::{self, Oid};
 
 use crate::errors::Failure;
+use crate::pg::database;
 use crate::pg::relation::{self, Column};
 
 /// The name of the extension.
@@ -31,6 +32,7 @@ impl Target {
     /// of Postgres' own.
     pub fn check() -> Result<Target, Failure> {
         refuse_read_only();
+        check_encoding()?;
         let schema = relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?;
         let ledger = relation::find(schema, c"sqs_ledger").ok_or(Failure::NotInstalled)?;
         check_user_logins(schema)?;
@@ -51,12 +53,23 @@ fn refuse_read_only() {
     }
 }
 
-/// Checks that `user_logins`, beside the extension, can take our rows from the current user.
+/// Checks that this database, and `user_logins` beside the extension, can take our rows from the current user.
 ///
 /// # Errors
-/// [`Failure::NoTable`], [`Failure::Misshapen`], [`Failure::NoInsertRight`].
+/// [`Failure::NotUtf8`], [`Failure::NoTable`], [`Failure::Misshapen`], [`Failure::NoInsertRight`].
 pub fn check_current() -> Result<(), Failure> {
+    check_encoding()?;
     check_user_logins(relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?)
+}
+
+/// The text of a message is UTF-8, and goes into rows as it is. Most other encodings could not hold all of it.
+fn check_encoding() -> Result<(), Failure> {
+    if database::is_utf8() {
+        return Ok(());
+    }
+    Err(Failure::NotUtf8 {
+        encoding: relation::database_encoding(),
+    })
 }
 
 /// Checks that the `user_logins` in `schema` can take our rows from the current user.

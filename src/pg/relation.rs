@@ -33,6 +33,14 @@ pub fn current_database() -> String {
     }
 }
 
+/// What Postgres calls the encoding of the current database.
+pub fn database_encoding() -> String {
+    // SAFETY: the name of a known encoding is a static string.
+    unsafe { CStr::from_ptr(pg_sys::pg_encoding_to_char(pg_sys::GetDatabaseEncoding())) }
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// The schema that `extension` is installed in.
 pub fn extension_schema(extension: &CStr) -> Option<pg_sys::Oid> {
     // SAFETY: a catalog lookup by a nul-terminated name.

@@ -77,14 +77,9 @@ impl QueueStat {
     pub fn failed(&self, error: &str) {
         let Some(slot) = self.0 else { return };
         let now = clock::now();
-        let text = if database::is_utf8() {
-            error.to_owned()
-        } else {
-            error.replace(|c: char| !c.is_ascii(), "?")
-        };
         slot.errors.fetch_add(1, Relaxed);
         STATISTICS.locked(|_| {
-            slot.last_error.set(&text);
+            slot.last_error.set(error);
             slot.last_error_at.store(now, Relaxed);
         });
     }
