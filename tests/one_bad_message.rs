@@ -16,7 +16,7 @@ const SECRET: &str = "Zq7secret";
 
 /// A queue with a thousand good messages, and a bad one in the middle of them.
 struct Scene {
-    _server: ScriptedSqs,
+    server: ScriptedSqs,
     database: Database<'static>,
     queue: Queue,
     session: Session,
@@ -32,7 +32,7 @@ fn scene_with(bad: &str) -> Scene {
     let mut session = database.connect();
     session.set("user_logins_sqs.visibility_timeout", 2);
     Scene {
-        _server: server,
+        server,
         database,
         queue,
         session,
@@ -466,4 +466,60 @@ fn a_cancel_while_inserting_fails_the_call() {
     scene.queue.expect_released(GOOD as u64 + 1);
     assert_eq!(scene.session.logins(), 0);
     assert_eq!(scene.session.rejections(), []);
+}
+
+#[test]
+fn a_time_of_sending_that_cannot_be_costs_one_message() {
+    let mut scene = scene_with("bad");
+    let odd = [
+        "-1000000000000000",
+        "-9223372036854775808",
+        "946684799999",
+        "253402300800000",
+        "9223372036854775807",
+    ];
+    for (number, sent_at) in (0..).zip(odd) {
+        let body = logins::login(&format!("odd-{number}")).to_string();
+        scene
+            .server
+            .put_as(&scene.queue, &format!("odd-{number}"), &body, sent_at);
+    }
+    let last = logins::login("last").to_string();
+    scene
+        .server
+        .put_as(&scene.queue, "last", &last, "253402300799999");
+
+    scene.session.ingest(&scene.queue, 2 * GOOD as i32);
+
+    assert_eq!(scene.session.logins(), GOOD as i64 + 1);
+    let mut rejections = scene.session.rejections();
+    rejections.retain(|rejection| rejection.message_id.starts_with("odd-"));
+    assert_eq!(rejections.len(), odd.len());
+    for rejection in rejections {
+        assert!(rejection.reason.contains("SentTimestamp"), "{rejection:?}");
+    }
+    let readable = "SELECT count(*) FROM user_logins WHERE create_date::text = '9999-12-31'";
+    assert_eq!(scene.session.number(readable), 1);
+}
+
+#[test]
+fn an_id_that_no_text_holds_is_kept_as_its_hash() {
+    let mut scene = scene_with("bad");
+    let now = "1700000000000";
+    let odd = ["nul\0one", "nul\0two", &"long".repeat(10_000)];
+    for id in odd {
+        let good = logins::login(&id[..5].replace('\0', "-")).to_string();
+        scene.server.put_as(&scene.queue, id, &good, now);
+        let bad = format!("{id}, bad");
+        scene.server.put_as(&scene.queue, &bad, "bad", now);
+    }
+
+    scene.session.ingest(&scene.queue, 2 * GOOD as i32);
+
+    assert_eq!(scene.session.logins(), (GOOD + odd.len()) as i64);
+    let rejections = scene.session.rejections();
+    assert_eq!(rejections.len(), 1 + odd.len(), "{rejections:?}");
+    for rejection in rejections {
+        assert_eq!(rejection.message_id.len(), 36, "{rejection:?}");
+    }
 }

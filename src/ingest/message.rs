@@ -1,5 +1,6 @@
 //! A message as it reaches the backend: masked, or rejected already.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use login::MaskedLogin;
@@ -9,6 +10,13 @@ use uuid::Uuid;
 
 use super::receipts;
 use super::rejection::Rejected;
+
+/// Milliseconds from 1970 to 2000 and to the end of 9999: no queue is older, and a `timestamptz` and a `date` hold all
+/// of it. A server whose clock is ahead costs no messages.
+const TIMES_OF_SENDING: RangeInclusive<i64> = 946_684_800_000..=253_402_300_799_999;
+
+/// SQS' longest message id, in characters.
+const LONGEST_ID: usize = 100;
 
 const MICROSECONDS_FROM_1970_TO_2000: i64 = 946_684_800_000_000;
 const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
@@ -20,7 +28,7 @@ pub type Decoded = Result<MaskedLogin, login::Rejection>;
 pub struct Message {
     /// The right to delete it.
     pub receipt: Receipt,
-    /// Its id, as SQS wrote it.
+    /// Its id: as SQS wrote it, if it can be one.
     pub id: Box<str>,
     /// Its group, in a FIFO queue.
     pub group: Option<Arc<str>>,
@@ -94,7 +102,7 @@ impl From<Received<Decoded>> for Message {
         };
         Message {
             receipt: received.receipt,
-            id: received.message_id,
+            id: storable_id(received.message_id),
             group: received.group,
             content,
         }
@@ -103,13 +111,19 @@ impl From<Received<Decoded>> for Message {
 
 /// `sent_at` in milliseconds since 1970.
 fn key(sent_at: i64, message_id: &str) -> Option<Key> {
-    let sent_at = sent_at
-        .checked_mul(1_000)?
-        .checked_sub(MICROSECONDS_FROM_1970_TO_2000)?;
-    Some(Key {
-        sent_at,
+    TIMES_OF_SENDING.contains(&sent_at).then(|| Key {
+        sent_at: sent_at * 1_000 - MICROSECONDS_FROM_1970_TO_2000,
         message_id: id_bytes(message_id),
     })
+}
+
+/// A server that is not SQS may send an id that no text, or no index, can hold: its hash stands for it.
+fn storable_id(message_id: Box<str>) -> Box<str> {
+    if message_id.contains('\0') || message_id.chars().count() > LONGEST_ID {
+        Uuid::from_bytes(id_bytes(&message_id)).to_string().into()
+    } else {
+        message_id
+    }
 }
 
 /// SQS' message ids are UUIDs, though its documentation promises no more than 100 characters: another server's are
@@ -129,11 +143,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_day_is_that_of_utc_even_before_2000() {
+    fn the_day_is_that_of_utc() {
         let day = |millis| key(millis, "x").map(|key| key.day());
         assert_eq!(day(946_684_800_000), Some(0));
-        assert_eq!(day(946_684_799_999), Some(-1));
+        assert_eq!(day(946_684_800_000 + 86_399_999), Some(0));
         assert_eq!(day(946_684_800_000 + 86_400_000), Some(1));
+        assert_eq!(day(253_402_300_799_999), Some(2_921_939));
     }
 
     #[test]
@@ -144,6 +159,22 @@ mod tests {
 
     #[test]
     fn a_time_that_no_clock_shows_is_no_key() {
-        assert_eq!(key(i64::MAX, "x"), None);
+        for millis in [i64::MIN, -1, 946_684_799_999, 253_402_300_800_000, i64::MAX] {
+            assert_eq!(key(millis, "x"), None, "{millis}");
+        }
+    }
+
+    #[test]
+    fn an_id_stays_as_it_is_if_it_can() {
+        let longest = "ä".repeat(100);
+        for id in ["219f8380-5770-4cc2-8c3e-5c715e145f5e", "", &longest] {
+            assert_eq!(&*storable_id(id.into()), id);
+        }
+        let hashes =
+            ["ä".repeat(101), "a\0".to_owned(), "b\0".to_owned()].map(|id| storable_id(id.into()));
+        for hash in &hashes {
+            assert!(Uuid::try_parse(hash).is_ok(), "{hash}");
+        }
+        assert_ne!(hashes[1], hashes[2]);
     }
 }

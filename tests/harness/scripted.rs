@@ -137,13 +137,18 @@ impl ScriptedSqs {
 
     /// Puts a message into a queue, sent at this many milliseconds since the Unix epoch.
     pub fn put(&self, queue: &Queue, body: &str, sent_at_ms: u64) {
-        let name = name_of(queue.url());
+        self.change(queue, |store| drop(store.put(body, sent_at_ms)));
+    }
+
+    /// Puts a message into a queue whose `MessageId` and `SentTimestamp` need be none that SQS would write.
+    pub fn put_as(&self, queue: &Queue, id: &str, body: &str, sent_at: &str) {
+        self.change(queue, |store| store.put_as(id, body, sent_at));
+    }
+
+    fn change(&self, queue: &Queue, change: impl FnOnce(&mut Store)) {
         let mut state = self.state();
-        state
-            .stores
-            .get_mut(name)
-            .expect("the queue is here")
-            .put(body, sent_at_ms);
+        let store = state.stores.get_mut(name_of(queue.url()));
+        change(store.expect("the queue is here"));
         self.shared.changed.notify_all();
     }
 

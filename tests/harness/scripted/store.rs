@@ -18,7 +18,7 @@ const LONGEST_VISIBILITY_SECS: u64 = 12 * 60 * 60;
 struct Message {
     id: String,
     body: String,
-    sent_at_ms: u64,
+    sent_at: String,
     receives: u32,
     invisible_until: Option<Instant>,
 }
@@ -36,19 +36,23 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn put(&mut self, body: &str, sent_at_ms: u64) -> String {
+        let id = random_uuid();
+        self.put_as(&id, body, &sent_at_ms.to_string());
+        id
+    }
+
+    pub(super) fn put_as(&mut self, id: &str, body: &str, sent_at: &str) {
         let number = self.next;
         self.next += 1;
-        let id = random_uuid();
         let message = Message {
-            id: id.clone(),
+            id: id.to_owned(),
             body: body.to_owned(),
-            sent_at_ms,
+            sent_at: sent_at.to_owned(),
             receives: 0,
             invisible_until: None,
         };
         self.messages.insert(number, message);
         self.visible.insert(number);
-        id
     }
 
     pub(super) fn send_batch(&mut self, request: &Value) -> Result {
@@ -120,9 +124,9 @@ impl Store {
         };
         message.receives += 1;
         let all = json!({
-            "SentTimestamp": message.sent_at_ms.to_string(),
+            "SentTimestamp": message.sent_at,
             "ApproximateReceiveCount": message.receives.to_string(),
-            "ApproximateFirstReceiveTimestamp": message.sent_at_ms.to_string(),
+            "ApproximateFirstReceiveTimestamp": message.sent_at,
         });
         json!({
             "MessageId": message.id,
