@@ -71,6 +71,7 @@ impl Drain {
     fn run(&self, transactions: &NonAtomic) -> Result<(), Failure> {
         let _progress = Progress::begin(self.source.queue().url().as_str(), self.limit);
         let target = Target::check()?;
+        self.source.stat().begin();
         let mut writer = Writer::new(&self.source, &target, AtAbort::Release).hide_held_back();
         if self.source.queue().url().is_fifo() {
             self.run_fifo(&mut writer, transactions)?;

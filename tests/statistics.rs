@@ -341,28 +341,126 @@ mod counts {
         }
     }
 
+    /// Queues that are counted, in all databases together.
+    const ROOM: usize = 128;
+
+    fn ingest_one(session: &mut Session, queue: &Queue) {
+        queue.send(&logins::good(1));
+        assert_eq!(session.ingest(queue, 1), 1);
+    }
+
     #[test]
-    fn are_kept_of_128_queues_and_a_dropped_database_makes_room() {
-        const ROOM: usize = 128;
+    fn are_not_begun_by_who_may_not_ingest() {
+        let mut scene = scene();
+        let role = format!("caller_{}", scene.database.name());
+        scene.session.run(&format!(
+            "CREATE ROLE {role} LOGIN; GRANT EXECUTE ON FUNCTION sqs_ingest TO {role};
+             GRANT EXECUTE ON PROCEDURE sqs_drain TO {role}"
+        ));
+        let mut caller = scene.database.connect_as(&role);
+        let refused = [
+            format!("SELECT {}", scene.call(1)),
+            format!("CALL sqs_drain({})", literal(scene.queue.url())),
+        ];
+        for call in refused {
+            let error = caller.error_of(&call);
+            assert_eq!(error.code().code(), "42501", "{error:?}");
+        }
+        assert_eq!(scene.session.number("SELECT count(*) FROM sqs_stat"), 0);
+
+        scene
+            .session
+            .run(&format!("GRANT INSERT ON user_logins TO {role}"));
+        scene.sqs.always("ReceiveMessage", DENIED);
+        caller.ingest_error(&scene.queue, 1);
+
+        scene.expect(Counts {
+            errors: 1,
+            ..Counts::default()
+        });
+    }
+
+    #[test]
+    fn are_kept_of_the_128_queues_that_were_used_last_and_of_those_with_workers() {
+        let cluster = site();
+        let mut admin = admin(&cluster);
+        let mut scene = scene_on(&cluster);
+        let subscribed = scene.sqs.queue();
+        admin.subscribe(&subscribed);
+        admin.expect_workers_within(PROMPTLY, 1);
+        eventually(
+            "the worker counts",
+            COUNTED_WITHIN,
+            || admin.number("SELECT count(*) FROM sqs_stat"),
+            |rows| *rows == 1,
+        );
+        let queues: Vec<Queue> = (0..ROOM - 1).map(|_| scene.sqs.queue()).collect();
+        for queue in &queues {
+            ingest_one(&mut scene.session, queue);
+        }
+        ingest_one(&mut scene.session, &queues[0]);
+        let newest = scene.sqs.queue();
+
+        ingest_one(&mut scene.session, &newest);
+
+        let rows = "SELECT count(*) FROM sqs_stat";
+        assert_eq!(scene.session.number(rows), ROOM as i64 - 1);
+        assert_eq!(admin.number(rows), 1);
+        let mut has_row = |queue: &Queue| {
+            let url = literal(queue.url());
+            let rows = format!("SELECT count(*) FROM sqs_stat WHERE queue_url = {url}");
+            scene.session.number(&rows) == 1
+        };
+        assert!(has_row(&newest));
+        assert!(!has_row(&queues[1]), "unused for longest");
+        let others = queues[2..].iter().chain(&queues[..1]);
+        assert!(others.into_iter().all(has_row));
+    }
+
+    #[test]
+    fn of_a_queue_that_had_to_make_room_are_not_added_to_anothers() {
         let cluster = site();
         let mut scene = scene_on(&cluster);
-        let ingest = |session: &mut Session, queue: &Queue| {
-            queue.send(&logins::good(1));
-            assert_eq!(session.ingest(queue, 1), 1);
-        };
-        for _ in 0..ROOM + 2 {
-            ingest(&mut scene.session, &scene.sqs.queue());
+        scene.queue.send(&logins::good(7));
+        scene
+            .session
+            .run(&format!("BEGIN; SELECT {}", scene.call(7)));
+        let mut other = scene.database.connect();
+        let queues: Vec<Queue> = (0..ROOM).map(|_| scene.sqs.queue()).collect();
+        for queue in &queues {
+            ingest_one(&mut other, queue);
         }
-        let rows = "SELECT count(*) FROM sqs_stat";
-        assert_eq!(scene.session.number(rows), ROOM as i64);
-        assert_eq!(cluster.log().matches("no statistics are kept").count(), 1);
 
-        let mut other = Database::with_extension(&cluster).connect();
-        let full = scene.database.name();
-        other.run(&format!("DROP DATABASE {full} WITH (FORCE)"));
-        ingest(&mut other, &scene.sqs.queue());
+        scene.session.run("COMMIT");
 
-        assert_eq!(other.number(rows), 1);
+        scene.queue.expect_drained();
+        for queue in &queues {
+            expect(&mut other, queue, Counts::ingested(1));
+        }
+        scene.ingest(2);
+        scene.expect(Counts::ingested(2));
+    }
+
+    #[test]
+    fn of_a_dropped_database_make_room_first() {
+        let cluster = site();
+        let mut oldest = scene_on(&cluster);
+        oldest.ingest(1);
+        let full = scene_on(&cluster);
+        let mut session = full.database.connect();
+        for _ in 0..ROOM - 1 {
+            ingest_one(&mut session, &full.sqs.queue());
+        }
+        let full = full.database.name();
+        oldest
+            .session
+            .run(&format!("DROP DATABASE {full} WITH (FORCE)"));
+
+        let mut newest = scene_on(&cluster);
+        newest.ingest(1);
+
+        newest.expect(Counts::ingested(1));
+        oldest.expect(Counts::ingested(1));
     }
 }
 

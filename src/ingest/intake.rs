@@ -36,7 +36,7 @@ impl Intake {
             inlet,
             waiting: VecDeque::new(),
             ended: false,
-            stat: source.stat(),
+            stat: source.stat().clone(),
             heeds_reload: false,
         })
     }

@@ -50,7 +50,7 @@ impl Source {
             url,
             terms.endpoint.as_deref(),
             terms.region.as_deref(),
-            Arc::new(stat),
+            Arc::new(stat.clone()),
         )?;
         Ok(Source { queue, stat, terms })
     }
@@ -66,8 +66,8 @@ impl Source {
     }
 
     /// What is counted of it.
-    pub fn stat(&self) -> QueueStat {
-        self.stat
+    pub fn stat(&self) -> &QueueStat {
+        &self.stat
     }
 
     /// A decoder for its messages.

@@ -62,7 +62,7 @@ impl Writer {
         Writer {
             statements: Statements::prepared(target),
             at_abort,
-            stat: source.stat(),
+            stat: source.stat().clone(),
             queue_url: source.queue().url().as_str().to_owned(),
             rejected_messages: settings::rejected_messages(),
             fate_of_held_back: Fate::Release,

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::shared::QueueSlot;
+use super::shared::Claim;
 use crate::pg::clock;
 use crate::pg::transaction::{self, INDIFFERENT, Listener};
 
@@ -20,7 +20,7 @@ pub struct Written {
 
 struct Pending {
     level: i32,
-    slot: &'static QueueSlot,
+    claim: Claim,
     written: Written,
 }
 
@@ -37,13 +37,13 @@ static LISTENER: Listener = Listener {
 };
 
 /// Counts `written` when the current (sub)transaction, and all above it, have committed.
-pub fn count_at_commit(slot: &'static QueueSlot, written: Written) {
+pub fn count_at_commit(claim: Claim, written: Written) {
     transaction::listen(&LISTENER);
     let level = transaction::nest_level();
     PENDING.with_borrow_mut(|pending| {
         pending.push(Pending {
             level,
-            slot,
+            claim,
             written,
         });
     });
@@ -55,7 +55,9 @@ fn committed() {
         return;
     }
     let now = clock::now();
-    for Pending { slot, written, .. } in pending {
+    for Pending { claim, written, .. } in pending {
+        let Some(slot) = claim.slot() else { continue };
+        slot.last_used.fetch_max(now, Relaxed);
         slot.inserted
             .fetch_add(written.sent_at.len() as u64, Relaxed);
         slot.duplicates.fetch_add(written.duplicates, Relaxed);

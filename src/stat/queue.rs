@@ -4,23 +4,30 @@ use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
+use pgrx::PgTryBuilder;
 use pgrx::pg_sys::Oid;
-use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgTryBuilder};
 use queue::Observer;
 
 use super::pending::{self, Written};
 use super::progress;
-use super::shared::{QUEUES, QueueSlot, STATISTICS, Statistics};
+use super::shared::{Claim, QueueSlot, STATISTICS, Statistics};
 use crate::errors::Failure;
 use crate::pg::error::Caught;
 use crate::pg::{clock, database};
+use crate::worker::board::{self, Assignment};
 
-/// Counts what becomes of the messages of one queue. Counts nothing where there is no shared memory for it.
-#[derive(Clone, Copy)]
-pub struct QueueStat(Option<&'static QueueSlot>);
+/// Counts what becomes of the messages of one queue, once there is a place for it. Counts nothing where there is no
+/// shared memory. Clones count together.
+#[derive(Clone)]
+pub struct QueueStat(Arc<Counted>);
+
+struct Counted {
+    url: String,
+    claim: OnceLock<Claim>,
+}
 
 /// What the worker of a queue is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,36 +58,68 @@ impl State {
 }
 
 impl QueueStat {
-    /// The statistics of the queue `url`, normalised, in the current database.
+    /// The statistics of the queue `url`, normalised, in the current database. Where there are none yet, nothing is
+    /// counted before they are [begun](QueueStat::begin).
     pub fn of(url: &str) -> QueueStat {
-        QueueStat(STATISTICS.get().and_then(|all| {
-            let database = database::current()?;
-            find(all, database, url).or_else(|| claim(all, database, url))
-        }))
+        let stat = QueueStat(Arc::new(Counted {
+            url: url.to_owned(),
+            claim: OnceLock::new(),
+        }));
+        stat.claim(find);
+        stat
+    }
+
+    /// Makes room for the queue, if there is none yet: not for callers who may not ingest from it.
+    pub fn begin(&self) {
+        self.claim(|all, database, url| find(all, database, url).or_else(|| claim(database, url)));
+    }
+
+    fn claim(&self, claim: impl FnOnce(&'static Statistics, Oid, &str) -> Option<Claim>) {
+        if self.slot().is_some() {
+            return;
+        }
+        if let (Some(all), Some(database)) = (STATISTICS.get(), database::current())
+            && let Some(claim) = claim(all, database, &self.0.url)
+        {
+            // A process that has the claim already keeps it.
+            let _ = self.0.claim.set(claim);
+        }
+    }
+
+    fn slot(&self) -> Option<&'static QueueSlot> {
+        self.0.claim.get()?.slot()
+    }
+
+    /// The slot, used now.
+    fn used(&self) -> Option<&'static QueueSlot> {
+        let slot = self.slot()?;
+        slot.last_used.fetch_max(clock::now(), Relaxed);
+        Some(slot)
     }
 
     /// So many messages were taken from the channel.
     pub fn received(&self, messages: u64) {
-        add(self.0.map(|slot| &slot.received), messages);
+        add(self.used().map(|slot| &slot.received), messages);
         progress::received(messages);
     }
 
     /// So many messages were written in the current (sub)transaction: counted when it commits.
     pub fn written(&self, written: Written) {
         progress::inserted(written.sent_at.len() as u64);
-        if let Some(slot) = self.0 {
-            pending::count_at_commit(slot, written);
+        if let Some(claim) = self.0.claim.get() {
+            pending::count_at_commit(*claim, written);
         }
     }
 
     /// A call, or a worker's batch, failed with this error.
     pub fn failed(&self, error: &str) {
-        let Some(slot) = self.0 else { return };
         let now = clock::now();
-        slot.errors.fetch_add(1, Relaxed);
         STATISTICS.locked(|_| {
-            slot.last_error.set(error);
-            slot.last_error_at.store(now, Relaxed);
+            if let Some(slot) = self.used() {
+                slot.errors.fetch_add(1, Relaxed);
+                slot.last_error.set(error);
+                slot.last_error_at.store(now, Relaxed);
+            }
         });
     }
 
@@ -105,7 +144,7 @@ impl QueueStat {
 
     /// What the queue's worker is doing now; `None`: it has none.
     pub fn set_state(&self, state: Option<State>) {
-        if let Some(slot) = self.0 {
+        if let Some(slot) = self.slot() {
             slot.state
                 .store(state.map_or(0, |state| state as u8), Relaxed);
         }
@@ -115,11 +154,11 @@ impl QueueStat {
 /// Called on the I/O thread, as long as the process lives: shared memory stays mapped even while it ends.
 impl Observer for QueueStat {
     fn deleted(&self, messages: u64) {
-        add(self.0.map(|slot| &slot.deleted), messages);
+        add(self.slot().map(|slot| &slot.deleted), messages);
     }
 
     fn delete_failed(&self, messages: u64) {
-        add(self.0.map(|slot| &slot.delete_failures), messages);
+        add(self.slot().map(|slot| &slot.delete_failures), messages);
     }
 }
 
@@ -129,36 +168,68 @@ fn add(counter: Option<&AtomicU64>, count: u64) {
     }
 }
 
-fn find(all: &'static Statistics, database: Oid, url: &str) -> Option<&'static QueueSlot> {
-    all.queues.iter().find(|slot| slot.is_of(database, url))
+fn find(all: &'static Statistics, database: Oid, url: &str) -> Option<Claim> {
+    all.queues
+        .iter()
+        .filter_map(|slot| Claim::of(slot, database))
+        .find(|claim| claim.is_of(url))
 }
 
-/// Makes a free slot that of the queue, one of a database that was dropped if there is no other.
-fn claim(all: &'static Statistics, database: Oid, url: &str) -> Option<&'static QueueSlot> {
-    let claimed = try_claim(database, url).or_else(|| {
-        free_those_of_dropped_databases(all);
-        try_claim(database, url)
-    });
-    if claimed.is_none() && !all.said_full.swap(true, Relaxed) {
-        say_full(url);
-    }
-    claimed
+/// Makes a free slot that of the queue; if there is none, one of a database that was dropped, else the one that was
+/// unused for longest and has no worker.
+fn claim(database: Oid, url: &str) -> Option<Claim> {
+    try_claim(database, url, free)
+        .or_else(|| {
+            free_those_of_dropped_databases();
+            try_claim(database, url, free)
+        })
+        .or_else(|| {
+            let at_work = board::assignments();
+            try_claim(database, url, |all| unused_for_longest(all, &at_work))
+        })
 }
 
-fn try_claim(database: Oid, url: &str) -> Option<&'static QueueSlot> {
+/// Makes the slot that `choose` finds that of the queue.
+fn try_claim(
+    database: Oid,
+    url: &str,
+    choose: impl FnOnce(&'static Statistics) -> Option<&'static QueueSlot>,
+) -> Option<Claim> {
     let now = clock::now();
     STATISTICS.locked(|all| {
         // Another process may have been faster.
         find(all, database, url).or_else(|| {
-            let free = all.queues.iter().find(|slot| slot.database().is_none())?;
-            free.claim(database, url, now);
-            Some(free)
+            let slot = choose(all)?;
+            slot.free();
+            slot.claim(database, url, now);
+            Claim::of(slot, database)
         })
     })?
 }
 
+fn free(all: &'static Statistics) -> Option<&'static QueueSlot> {
+    all.queues.iter().find(|slot| slot.database().is_none())
+}
+
+/// There are fewer workers than slots, so there is one.
+fn unused_for_longest(
+    all: &'static Statistics,
+    at_work: &[Assignment],
+) -> Option<&'static QueueSlot> {
+    let has_worker = |slot: &QueueSlot| {
+        at_work
+            .iter()
+            .any(|assignment| slot.is_of(assignment.database, assignment.queue_url()))
+    };
+    all.queues
+        .iter()
+        .filter(|slot| !has_worker(slot))
+        .min_by_key(|slot| slot.last_used.load(Relaxed))
+}
+
 /// Nobody can still count in a database that is gone: it is not dropped before every process has left it.
-fn free_those_of_dropped_databases(all: &Statistics) {
+fn free_those_of_dropped_databases() {
+    let Some(all) = STATISTICS.get() else { return };
     let dropped: HashSet<Oid> = all
         .queues
         .iter()
@@ -172,19 +243,6 @@ fn free_those_of_dropped_databases(all: &Statistics) {
             }
         }
     });
-}
-
-fn say_full(url: &str) {
-    ErrorReport::new(
-        PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-        format!("no statistics are kept of queue \"{url}\""),
-        "user_logins_sqs",
-    )
-    .set_detail(format!(
-        "There is room for {QUEUES} queues in all databases together. This is logged once."
-    ))
-    .set_hint("A restart of the server makes room.")
-    .report(PgLogLevel::LOG);
 }
 
 /// One row of `sqs_stat`. Times are in microseconds since 2000-01-01 UTC, lags in milliseconds.
@@ -211,7 +269,7 @@ pub struct QueueRow {
 /// # Errors
 /// [`Failure::NotPreloaded`].
 pub fn rows() -> Result<Vec<QueueRow>, Failure> {
-    Ok(slots_here()?.map(row).collect())
+    Ok(claims_here()?.filter_map(|claim| claim.read(row)).collect())
 }
 
 fn row(slot: &'static QueueSlot) -> QueueRow {
@@ -264,7 +322,7 @@ pub fn lags() -> Result<Vec<LagRow>, Failure> {
             sum: lag.sum(),
         }
     };
-    Ok(slots_here()?.map(row).collect())
+    Ok(claims_here()?.filter_map(|claim| claim.read(row)).collect())
 }
 
 fn ever(time: i64) -> Option<i64> {
@@ -277,18 +335,19 @@ fn ever(time: i64) -> Option<i64> {
 /// [`Failure::NotPreloaded`].
 pub fn reset(url: Option<&str>) -> Result<(), Failure> {
     let now = clock::now();
-    let slots = slots_here()?.filter(|slot| url.is_none_or(|url| slot.url.is(url)));
-    for slot in slots {
-        STATISTICS.locked(|_| slot.clear(now));
-    }
+    let claims = claims_here()?.filter(|claim| url.is_none_or(|url| claim.is_of(url)));
+    // Under the lock no slot changes hands.
+    STATISTICS.locked(|_| {
+        claims
+            .filter_map(|claim| claim.slot())
+            .for_each(|slot| slot.clear(now));
+    });
     Ok(())
 }
 
-fn slots_here() -> Result<impl Iterator<Item = &'static QueueSlot>, Failure> {
+fn claims_here() -> Result<impl Iterator<Item = Claim>, Failure> {
     let all = STATISTICS.get().ok_or(Failure::NotPreloaded)?;
     let here = database::current();
-    Ok(all
-        .queues
-        .iter()
-        .filter(move |slot| slot.database().is_some() && slot.database() == here))
+    let slots = all.queues.iter();
+    Ok(slots.filter_map(move |slot| Claim::of(slot, here?)))
 }

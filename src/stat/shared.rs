@@ -2,7 +2,7 @@
 //! counting takes no lock; the lock is for claiming a queue's slot and for a last error, which is a whole text.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicU64};
 
 use pgrx::pg_sys::Oid;
 
@@ -28,8 +28,6 @@ pub static STATISTICS: SharedMemory<Statistics> = SharedMemory::new(c"user_login
 pub struct Statistics {
     pub queues: [QueueSlot; QUEUES],
     pub calls: [CallSlot; CALLS],
-    /// Whether the log says that there are more queues than slots.
-    pub said_full: AtomicBool,
 }
 
 // SAFETY: atomics and arrays of atomics only.
@@ -39,6 +37,10 @@ unsafe impl Shareable for Statistics {}
 pub struct QueueSlot {
     /// The OID of the database; 0 where the slot is free. Set last when it is claimed.
     database: AtomicU32,
+    /// How many queues it was taken from.
+    generation: AtomicU32,
+    /// When something was counted last; never set back.
+    pub last_used: AtomicI64,
     pub url: Text<LONGEST_URL>,
     pub received: AtomicU64,
     pub inserted: AtomicU64,
@@ -75,13 +77,16 @@ impl QueueSlot {
     pub fn claim(&self, database: Oid, url: &str, now: i64) {
         self.url.set(url);
         self.state.store(0, Relaxed);
+        self.last_used.store(now, Relaxed);
         self.clear(now);
         self.database.store(database.to_u32(), Release);
     }
 
     /// Frees it. Under the lock.
     pub fn free(&self) {
+        // In this order, so that who sees the new generation does not take the slot for the old queue's.
         self.database.store(0, Release);
+        self.generation.fetch_add(1, Release);
     }
 
     /// Begins to count anew. Under the lock.
@@ -102,6 +107,40 @@ impl QueueSlot {
         self.last_commit.store(0, Relaxed);
         self.lag.clear();
         self.counted_since.store(now, Relaxed);
+    }
+}
+
+/// The slot of one queue, for as long as it is that queue's: it is taken from queues that nobody uses, and what is
+/// still to be counted of such a queue (a delete on its way, a transaction that has not committed) must not be
+/// counted for the next one.
+#[derive(Clone, Copy)]
+pub struct Claim {
+    slot: &'static QueueSlot,
+    generation: u32,
+}
+
+impl Claim {
+    /// The claim of a queue of `database` on `slot`, if it is that of one.
+    pub fn of(slot: &'static QueueSlot, database: Oid) -> Option<Claim> {
+        // The generation first: if the slot changes hands meanwhile, the claim has lapsed already.
+        let generation = slot.generation.load(Acquire);
+        (slot.database() == Some(database)).then_some(Claim { slot, generation })
+    }
+
+    /// Whether it is that of the queue `url`.
+    pub fn is_of(&self, url: &str) -> bool {
+        self.slot().is_some_and(|slot| slot.url.is(url))
+    }
+
+    /// The slot, unless it was taken from the queue.
+    pub fn slot(&self) -> Option<&'static QueueSlot> {
+        (self.slot.generation.load(Acquire) == self.generation).then_some(self.slot)
+    }
+
+    /// What `read` finds in the slot, unless that was taken from the queue meanwhile.
+    pub fn read<R>(&self, read: impl FnOnce(&'static QueueSlot) -> R) -> Option<R> {
+        let found = read(self.slot()?);
+        self.slot().map(|_| found)
     }
 }
 

@@ -189,6 +189,16 @@ pub fn entries() -> Vec<Entry> {
         .collect()
 }
 
+/// What all workers do that are starting, running or ending. Nothing where the library is not preloaded.
+pub fn assignments() -> Vec<Assignment> {
+    if !is_there() {
+        return Vec::new();
+    }
+    let board = BOARD.share();
+    let in_use = board.slots.iter().filter(|slot| slot.state != State::Free);
+    in_use.map(|slot| slot.assignment).collect()
+}
+
 /// Claims a slot for a worker that is about to be started. `None`: all are in use.
 pub fn claim(assignment: Assignment) -> Option<usize> {
     let mut board = BOARD.exclusive();

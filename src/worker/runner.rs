@@ -73,6 +73,8 @@ enum Next {
 
 impl Runner {
     fn new(assignment: Assignment) -> Runner {
+        let stat = QueueStat::of(assignment.queue_url());
+        stat.begin();
         Runner {
             assignment,
             held: Taken::default(),
@@ -80,7 +82,7 @@ impl Runner {
             refusals: Refusals::default(),
             pause: SHORTEST_PAUSE,
             trouble: None,
-            stat: QueueStat::of(assignment.queue_url()),
+            stat,
             io_is_dead: false,
         }
     }
