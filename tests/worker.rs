@@ -1225,6 +1225,28 @@ mod quiet {
         );
     }
 
+    #[test]
+    fn leaves_postgres_nothing_uncounted() {
+        let mut scene = scene(&[]);
+        scene.subscribe();
+        // Postgres takes the counters of a process once a second unless it insists.
+        for batch in 1..=5 {
+            scene.send_good(3);
+            scene.admin.expect_logins(3 * batch);
+        }
+
+        eventually(
+            "autovacuum knows of every row",
+            PROMPTLY,
+            || {
+                scene.admin.number(
+                    "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'user_logins'",
+                )
+            },
+            |rows| *rows == 15,
+        );
+    }
+
     /// The most polls that began within 20 ms.
     fn most_at_once(scene: &Scene) -> usize {
         let polls = scene.sqs.calls_of("ReceiveMessage");

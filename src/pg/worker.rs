@@ -144,10 +144,17 @@ pub fn show_activity(activity: Option<&CStr>) {
     unsafe { pg_sys::pgstat_report_activity(state, text) };
 }
 
-/// Hands the counters of the tables written to since the last time to Postgres' statistics.
+/// Hands the counters of the tables written to since the last time to Postgres' statistics, once a second at most: what
+/// comes sooner waits for the next time.
 pub fn report_statistics() {
     // SAFETY: outside of a transaction, as it demands.
     unsafe { pg_sys::pgstat_report_stat(false) };
+}
+
+/// Does so now, for a process that may not come by again for long: autovacuum goes by these counters.
+pub fn report_statistics_now() {
+    // SAFETY: as in `report_statistics`.
+    unsafe { pg_sys::pgstat_report_stat(true) };
 }
 
 /// Sets `application_name` for this process.

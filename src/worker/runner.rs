@@ -173,6 +173,7 @@ impl Runner {
 
     /// Waits for a message; while the queue is in trouble, for a while only, to see it recover.
     fn await_first(&mut self, intake: &mut Intake, source: &Source) {
+        worker::report_statistics_now();
         if self.trouble.is_some() && intake.trouble().is_none() {
             self.recovered();
         }
