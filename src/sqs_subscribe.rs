@@ -34,10 +34,11 @@ fn sqs_subscribe(
     }
     let queue_url = normal_url(queue_url)?;
     check_workers_possible()?;
-    Source::new(&queue_url)?;
+    let source = Source::new(&queue_url)?;
     let target = Target::check()?;
     let known = Known::find(&queue_url)?;
     known.may_change(&queue_url)?;
+    source.stat().begin();
     let table = subscription::table().ok_or(Failure::NotInstalled)?;
     let role = current_role();
     // Another role may be subscribing at this moment: its row is seen here first.
