@@ -493,11 +493,14 @@ mod roles {
     fn a_renamed_role_goes_on() {
         let mut scene = scene(&[]);
         let worker = subscribed_as(&mut scene, "before");
+        // While it starts, a process looks its role up by name.
+        scene.send_good(1);
+        scene.admin.expect_logins(1);
 
         scene.admin.run("ALTER ROLE before RENAME TO after");
         scene.send_good(3);
 
-        scene.admin.expect_logins(3);
+        scene.admin.expect_logins(4);
         assert_eq!(scene.admin.workers(), [worker]);
         assert_eq!(
             scene.admin.text("SELECT role FROM sqs_subscription"),
