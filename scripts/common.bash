@@ -19,6 +19,13 @@ fail() {
     exit 1
 }
 
+# What the tests in a log say, those of cargo and those of tests/docker, in one line.
+sum_up() {
+    awk '/^test result:/ { passed += $4; failed += $6 }
+         /^[0-9]+ passed, [0-9]+ failed$/ { passed += $1; failed += $3 }
+         END { printf "\n%d passed, %d failed\n", passed, failed }' "$1"
+}
+
 as_root() {
     if ((EUID == 0)); then
         "$@"
