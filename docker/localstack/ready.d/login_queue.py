@@ -7,7 +7,8 @@ import json
 
 import boto3
 
-RECEIVES_BEFORE_DEAD = 3
+# Each receive counts, also one that a restart of Postgres cuts short.
+RECEIVES_BEFORE_DEAD = 10
 BATCH = 10  # as many as one SendMessageBatch takes
 
 sqs = boto3.client(

@@ -51,9 +51,29 @@ refuse_without_password() {
     fi
 }
 
+# initdb asks for the name of whoever runs it, whom the container need not know.
+give_the_user_a_name() {
+    if ! getent passwd "$EUID" >/dev/null; then
+        NSS_WRAPPER_PASSWD=$(mktemp)
+        NSS_WRAPPER_GROUP=$(mktemp)
+        export NSS_WRAPPER_PASSWD NSS_WRAPPER_GROUP LD_PRELOAD=libnss_wrapper.so
+        echo "postgres:x:$EUID:$(id --group):PostgreSQL:$PGDATA:/bin/false" >"$NSS_WRAPPER_PASSWD"
+        echo "postgres:x:$(id --group):" >"$NSS_WRAPPER_GROUP"
+    fi
+}
+
+take_the_name_back() {
+    if [[ ${LD_PRELOAD:-} == libnss_wrapper.so ]]; then
+        rm -f "$NSS_WRAPPER_PASSWD" "$NSS_WRAPPER_GROUP"
+        unset LD_PRELOAD NSS_WRAPPER_PASSWD NSS_WRAPPER_GROUP
+    fi
+}
+
 make_cluster() {
     local method=$POSTGRES_HOST_AUTH_METHOD
+    give_the_user_a_name
     eval 'initdb --username="$POSTGRES_USER" --pwfile=<(echo "$POSTGRES_PASSWORD") '"$POSTGRES_INITDB_ARGS"
+    take_the_name_back
     if [[ -z $method ]]; then
         method=$(postgres -C password_encryption "$@")
     fi
