@@ -31,13 +31,13 @@ demo: setup ## Build, start Postgres and LocalStack, ingest a queue of login mes
 demo-stop: ## End what the demo started and remove its data
 	@scripts/demo/stop
 
-test: ## All tests, as in CI
+test: ## All tests on this machine
 	@scripts/test/all
 
 test-format: ## Formatting
 	@scripts/test/format
 
-test-lint: ## clippy and shellcheck, warnings are errors
+test-lint: ## clippy, shellcheck and linters of workflows; warnings are errors
 	@scripts/test/lint
 
 test-unit: ## Unit and property tests, without a server; T=name for some
