@@ -8,6 +8,8 @@ unsafe extern "C-unwind" {
     // pgrx's own names for these are Rust wrappers, which cannot be signal handlers.
     fn die(signal: i32);
     fn SignalHandlerForConfigReload(signal: i32);
+    // pgrx's binding for Postgres 18 does not know that it never returns.
+    fn proc_exit(code: i32) -> !;
 }
 
 /// What a background worker is registered with.
@@ -105,7 +107,7 @@ pub fn connect_to_none() {
 /// Ends this worker; Postgres starts it anew after the time that it was registered with.
 pub fn restart() -> ! {
     // SAFETY: outside of a transaction, at the top of the process.
-    unsafe { pg_sys::proc_exit(1) }
+    unsafe { proc_exit(1) }
 }
 
 /// Connects this worker to a database as a role.
