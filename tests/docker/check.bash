@@ -21,6 +21,15 @@ check() {
     fi
 }
 
+# A check without which the others would say nothing, or the wrong thing.
+check_first() {
+    check "$@"
+    if ((failed > 0)); then
+        summary
+        exit 1
+    fi
+}
+
 # Whether a command prints just this.
 #
 #   check_prints "what is true then" EXPECTED COMMAND...
