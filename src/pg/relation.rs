@@ -36,7 +36,7 @@ pub fn current_database() -> String {
 /// What Postgres calls the encoding of the current database.
 pub fn database_encoding() -> String {
     // SAFETY: the name of a known encoding is a static string.
-    unsafe { CStr::from_ptr(pg_sys::pg_encoding_to_char(pg_sys::GetDatabaseEncoding())) }
+    unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) }
         .to_string_lossy()
         .into_owned()
 }
