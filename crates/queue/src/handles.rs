@@ -129,7 +129,7 @@ impl Store {
         Kept::InMemory(handles)
     }
 
-    pub(crate) fn drop(&mut self, kept: Kept) {
+    pub(crate) fn forget(&mut self, kept: Kept) {
         if let Kept::InMemory(handles) = kept {
             self.in_memory -= handles.0.len();
         }
@@ -240,7 +240,7 @@ mod tests {
         }
         assert_eq!(opened.load(Relaxed), 2, "one was given back");
         for kept in first {
-            store.drop(kept);
+            store.forget(kept);
         }
         assert!(matches!(store.keep(handles(&["h"])), Kept::InMemory(_)));
     }
@@ -263,7 +263,7 @@ mod tests {
         };
         for kept in places {
             assert!(file.upgrade().is_some());
-            store.drop(kept);
+            store.forget(kept);
         }
         assert!(file.upgrade().is_none());
         assert!(matches!(followed_by, Some(Kept::InFile(_))));

@@ -192,7 +192,7 @@ impl Receipts {
             if response.held == 0
                 && let Some(forgotten) = self.held.remove(&receipt.response())
             {
-                self.store.drop(forgotten.handles);
+                self.store.forget(forgotten.handles);
             }
         }
     }
