@@ -27,6 +27,23 @@ fn ingest_all(session: &mut Session, queue: &Queue) {
     assert_eq!(session.ingest(queue, MESSAGES as i32), MESSAGES as i64);
 }
 
+/// What the temporary files that a process has open hold, all together.
+fn content_of_temporary_files(pid: i32) -> Vec<u8> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    descriptors
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            fs::read_link(path).is_ok_and(|target| {
+                target
+                    .to_string_lossy()
+                    .contains("/base/pgsql_tmp/pgsql_tmp")
+            })
+        })
+        .flat_map(|path| fs::read(path).unwrap())
+        .collect()
+}
+
 /// The temporary files that a process has open, as /proc shows them.
 fn temporary_files(pid: i32) -> Vec<String> {
     fs::read_dir(format!("/proc/{pid}/fd"))
@@ -62,6 +79,28 @@ fn the_handles_lie_in_a_file_without_a_name_until_they_are_deleted() {
     queue.expect_drained();
     assert_eq!(session.logins(), MESSAGES as i64);
     assert_eq!(temporary_files(session.pid()), Vec::<String>::new());
+}
+
+#[test]
+fn the_file_holds_handles_and_nothing_of_a_login() {
+    let cluster = Cluster::private();
+    let database = Database::with_extension(&cluster);
+    let server = ScriptedSqs::start();
+    let queue = full_queue(&server);
+    let mut session = database.connect();
+
+    ingest_all(&mut session, &queue);
+
+    let content = content_of_temporary_files(session.pid());
+    let content = String::from_utf8_lossy(&content);
+    assert!(content.contains("AAAAAAAA"), "the handles' filler");
+    for number in (1..=MESSAGES).step_by(40) {
+        let login = logins::login(&format!("user-{number}"));
+        for key in ["ip", "device_id"] {
+            let raw = login[key].as_str().unwrap();
+            assert!(!content.contains(raw), "{key} of user-{number}");
+        }
+    }
 }
 
 #[test]
