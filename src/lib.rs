@@ -27,6 +27,7 @@ mod errors;
 #[cfg(any(test, feature = "pg_test"))]
 mod in_database;
 mod ingest;
+mod installation;
 mod io;
 mod notice;
 mod pg;
@@ -41,6 +42,7 @@ mod sqs_stat;
 mod sqs_stat_lag;
 mod sqs_stat_reset;
 mod sqs_subscribe;
+mod sqs_subscription;
 mod stat;
 mod worker;
 
@@ -52,7 +54,12 @@ pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 pgrx::extension_sql_file!(
     "../sql/subscription.sql",
     name = "subscription",
-    requires = ["tables", sqs_subscribe::sqs_subscription_changed]
+    requires = [
+        "tables",
+        sqs_subscription::sqs_subscription_stamp,
+        sqs_subscription::sqs_subscription_check_role,
+        sqs_subscription::sqs_subscription_changed
+    ]
 );
 pgrx::extension_sql_file!(
     "../sql/stat.sql",

@@ -1,4 +1,4 @@
-//! `sqs_subscribe`, `sqs_unsubscribe`, and the trigger that tells the launcher of changes.
+//! `sqs_subscribe` and `sqs_unsubscribe`.
 
 use std::ffi::CStr;
 
@@ -55,11 +55,13 @@ fn sqs_subscribe(
         workers.into(),
         known.role.is_some().into(),
     ];
-    let written = as_role(target.owner, || {
-        Spi::connect_mut(|client| {
-            client
-                .update(insert.as_str(), None, &arguments)
-                .map(|rows| rows.len())
+    let written = subscription::write_for(role, || {
+        as_role(target.owner, || {
+            Spi::connect_mut(|client| {
+                client
+                    .update(insert.as_str(), None, &arguments)
+                    .map(|rows| rows.len())
+            })
         })
     })
     .unwrap_or_else(|error| pgrx::error!("{error}"));
@@ -85,16 +87,6 @@ fn sqs_unsubscribe(queue_url: Option<&str>) -> Result<(), ErrorReport> {
     })
     .unwrap_or_else(|error| pgrx::error!("{error}"));
     Ok(())
-}
-
-/// Statement trigger on `sqs_subscription`.
-#[pg_trigger]
-fn sqs_subscription_changed<'a>(
-    trigger: &'a PgTrigger<'a>,
-) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgTriggerError> {
-    let _ = trigger;
-    subscription::changed();
-    Ok(None::<PgHeapTuple<'a, AllocatedByRust>>)
 }
 
 /// One queue has one subscription, however its URL is spelt.

@@ -8,6 +8,7 @@
 
 mod any_user_logins;
 mod clear_errors;
+mod copies;
 mod delete_after_commit;
 mod drain;
 mod durability;

@@ -337,36 +337,6 @@ mod ended_and_started {
     }
 
     #[test]
-    fn a_standby_does_nothing_until_it_is_promoted() {
-        let mut scene = scene(&[]);
-        scene.admin.subscribe(&scene.queue);
-        scene.send_good(3);
-        scene.admin.expect_logins(3);
-        scene.queue.expect_drained();
-        let standby = scene.cluster.standby();
-        scene.cluster.stop(Stop::Fast);
-        scene.send_good(5);
-        let mut on_standby = admin(&standby);
-
-        throughout(
-            "the standby leaves the queue alone",
-            SEVERAL_TRIES,
-            || {
-                (
-                    on_standby.launcher(),
-                    on_standby.workers(),
-                    scene.queue.counts().visible,
-                )
-            },
-            |seen| *seen == (None, vec![], 5),
-        );
-
-        on_standby.run("SELECT pg_promote()");
-        on_standby.expect_logins(8);
-        scene.queue.expect_drained();
-    }
-
-    #[test]
     fn workers_that_find_no_place_are_told_of_once() {
         let cluster = preloading().setting("max_worker_processes", "3").start();
         let mut admin = admin(&cluster);

@@ -6,8 +6,9 @@ use pgrx::{Spi, pg_sys};
 
 use super::board;
 use crate::ingest::target::EXTENSION;
-use crate::pg::relation;
+use crate::installation;
 use crate::pg::transaction::{self, INDIFFERENT, Listener};
+use crate::pg::{identity, relation};
 
 /// A row of `sqs_subscription` that is enabled.
 pub struct Subscription {
@@ -19,17 +20,18 @@ pub struct Subscription {
     pub workers: usize,
 }
 
-/// The enabled subscriptions of this database; none where the extension is not installed.
+/// The enabled subscriptions of this installation; none where the extension is not installed.
 pub fn enabled() -> Vec<Subscription> {
     let Some(table) = table() else {
         return Vec::new();
     };
     let query = format!(
-        "SELECT queue_url, role::pg_catalog.oid, workers FROM {table} WHERE enabled ORDER BY queue_url"
+        "SELECT queue_url, role::pg_catalog.oid, workers FROM ONLY {table} \
+         WHERE enabled AND installation OPERATOR(pg_catalog.=) $1 ORDER BY queue_url"
     );
     Spi::connect(|client| {
         let rows = client
-            .select(query.as_str(), None, &[])
+            .select(query.as_str(), None, &[installation::number().into()])
             .unwrap_or_else(|error| pgrx::error!("{error}"));
         rows.filter_map(|row| {
             Some(Subscription {
@@ -57,6 +59,25 @@ static LISTENER: Listener = Listener {
 
 thread_local! {
     static CHANGED: Cell<bool> = const { Cell::new(false) };
+    /// The role that the table's owner is writing for.
+    static WRITER: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
+}
+
+/// Has what `write` does to the table, as its owner, count as done by `role`.
+pub fn write_for<R>(role: pg_sys::Oid, write: impl FnOnce() -> R) -> R {
+    struct Restored(Option<pg_sys::Oid>);
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            WRITER.set(self.0);
+        }
+    }
+    let _restored_at_end = Restored(WRITER.replace(Some(role)));
+    write()
+}
+
+/// The role that a row which is being written must be allowed to.
+pub fn writer() -> pg_sys::Oid {
+    WRITER.get().unwrap_or_else(identity::current_role)
 }
 
 /// The current transaction changes subscriptions: wakes the launcher when it commits.
