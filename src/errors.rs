@@ -224,7 +224,7 @@ fn said(failure: Failure) -> Said {
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("subscriptions live in database \"{database}\""),
         )
-        .hint("Subscribe there, or set user_logins_sqs.database to this database and restart the server."),
+        .hint("Subscribe there, or set user_logins_sqs.database to this database."),
         CannotLogin { role } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("role \"{role}\" is not permitted to log in"),

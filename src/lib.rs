@@ -23,6 +23,7 @@
 //! The crate `queue` receives and deletes, the crate `login` decodes and masks; neither knows of Postgres. This
 //! crate puts them together and owns the middle: [`ingest`]. Unsafe calls into Postgres have safe names in [`pg`].
 
+mod board;
 mod errors;
 #[cfg(any(test, feature = "pg_test"))]
 mod in_database;

@@ -6,12 +6,13 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use queue::QueueUrl;
 
+use crate::board;
 use crate::errors::Failure;
 use crate::ingest::{Source, Target};
 use crate::pg::identity::{as_role, can_login, current_role, may_act_for, role_name};
 use crate::pg::relation;
 use crate::settings;
-use crate::worker::{board, subscription};
+use crate::worker::subscription;
 
 /// The most workers that one subscription may ask for.
 const MOST_WORKERS: i32 = 32;

@@ -106,6 +106,18 @@ mod restored {
             succeed(restore.arg(&file).stdout(Stdio::null()));
         }
 
+        /// The statement by which the queue is ingested from, which the log has once.
+        fn what_the_log_says_to_do(&self) -> String {
+            let log = self.new.log();
+            let told = format!("no worker ingests from queue \"{}\"", self.queue.url());
+            assert_eq!(log.matches(&told).count(), 1, "{log}");
+            let (_, hint) = log.split_once(&told).unwrap();
+            let (_, statement) = hint
+                .split_once("HINT:  To ingest from it here, use ")
+                .unwrap();
+            statement.lines().next().unwrap().to_owned()
+        }
+
         #[track_caller]
         fn expect_to_rest_until_enabled(self) {
             let original = admin(&self.old).rows(SUBSCRIPTIONS);
@@ -113,8 +125,14 @@ mod restored {
             let mut copy = admin(&self.new);
             assert_eq!(copy.rows(SUBSCRIPTIONS), original);
             expect_no_workers(&mut copy);
+            let states = copy.rows("SELECT DISTINCT state, reason FROM sqs_stat");
+            let reason = "the subscription was made in another installation";
+            assert_eq!(
+                states,
+                [["resting", reason].map(|text| Some(text.to_owned()))]
+            );
 
-            copy.run("UPDATE sqs_subscription SET enabled = true WHERE role = 'ingester'::regrole");
+            copy.run(&self.what_the_log_says_to_do());
 
             copy.expect_workers_within(PROMPTLY, 1);
             self.queue.send(&logins::good(3));

@@ -15,6 +15,7 @@ mod durability;
 mod fifo;
 mod install_and_dump;
 mod large_transactions;
+mod launcher;
 mod monitoring;
 mod never_a_second_row;
 mod no_raw_pii;

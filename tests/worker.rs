@@ -489,25 +489,6 @@ mod roles {
     }
 
     #[test]
-    fn a_role_that_may_not_log_in_any_more_is_tried_ever_more_rarely() {
-        let mut scene = scene(&[]);
-        let worker = subscribed_as(&mut scene, "ingester");
-        scene.admin.run("ALTER ROLE ingester NOLOGIN");
-        let log = LogSince::now(&scene.cluster);
-
-        scene
-            .admin
-            .run(&format!("SELECT pg_terminate_backend({worker})"));
-        std::thread::sleep(Duration::from_secs(8));
-
-        let tries = log.lines(&["FATAL"]);
-        assert!((2..=6).contains(&tries.len()), "{tries:#?}");
-        scene.admin.run("ALTER ROLE ingester LOGIN");
-        scene.send_good(3);
-        scene.admin.expect_logins(3);
-    }
-
-    #[test]
     fn a_role_that_loses_its_rights_loses_no_message() {
         let mut scene = scene(&[("visibility_timeout", "2s")]);
         subscribed_as(&mut scene, "ingester");

@@ -7,15 +7,16 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, pg_guard, pg_sys};
 use queue::{ErrorKind, Receive};
 
-use super::board::{self, Assignment};
+use crate::board::{self, Assignment};
 use crate::errors::Failure;
+use crate::ingest::target::EXTENSION;
 use crate::ingest::{
     AtAbort, BlockedGroups, CHUNK, Intake, Refusals, Source, Taken, Target, Writer,
 };
 use crate::pg::context::with_context;
 use crate::pg::error::Caught;
 use crate::pg::worker;
-use crate::pg::{latch, transaction};
+use crate::pg::{identity, latch, random, relation, transaction};
 use crate::report;
 use crate::settings;
 use crate::stat::{Progress, QueueStat, State};
@@ -40,13 +41,14 @@ const ACTIVITY: &CStr = c"writing a batch of logins";
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn sqs_worker_main(slot: pg_sys::Datum) {
     worker::take_signals();
+    worker::disable_timeouts();
     let Some(assignment) = board::take(slot.value()) else {
         return;
     };
     worker::connect_as(assignment.database, assignment.role);
     worker::set_application_name(&format!("user_logins_sqs: {}", assignment.queue_name()));
     worker::show_activity(None);
-    let context = format!("ingesting from queue \"{}\"", assignment.queue_url());
+    let context = format!("ingesting from queue \"{}\"", &assignment.queue_url);
     with_context(&context, || Runner::new(assignment).run());
 }
 
@@ -73,7 +75,7 @@ enum Next {
 
 impl Runner {
     fn new(assignment: Assignment) -> Runner {
-        let stat = QueueStat::of(assignment.queue_url());
+        let stat = QueueStat::of(&assignment.queue_url);
         stat.begin();
         Runner {
             assignment,
@@ -103,9 +105,15 @@ impl Runner {
 
     /// Ingests until the settings of the source change or there is nothing to do here any more.
     fn session(&mut self) -> Result<Next, Failure> {
-        let source = Source::new(self.assignment.queue_url())?;
+        let source = Source::new(&self.assignment.queue_url)?;
         let how = how_to_receive();
-        match transaction::run(Target::check) {
+        let check = || {
+            if self.is_orphan() {
+                return Err(Failure::NotInstalled);
+            }
+            Target::check()
+        };
+        match transaction::run(check) {
             Ok(Ok(_)) => {}
             Ok(Err(Failure::NotInstalled)) => return Ok(Next::End),
             Ok(Err(failure)) => return Err(failure),
@@ -120,7 +128,7 @@ impl Runner {
         let _progress = Progress::begin(source.queue().url().as_str(), None);
         loop {
             if worker::reload_if_asked()
-                && !(source.is_as(&Source::new(self.assignment.queue_url())?)
+                && !(source.is_as(&Source::new(&self.assignment.queue_url)?)
                     && how == how_to_receive())
             {
                 return Ok(Next::ReadSettings);
@@ -226,6 +234,13 @@ impl Runner {
         }
     }
 
+    /// Whether the extension that this worker works for was dropped, or its role was. Another one of the same name is
+    /// not the same.
+    fn is_orphan(&self) -> bool {
+        relation::extension(EXTENSION) != Some(self.assignment.extension)
+            || !identity::role_exists(self.assignment.role)
+    }
+
     fn write_in_transaction(&self, source: &Source) -> Result<(BlockedGroups, Refusals), Failure> {
         let target = Target::check()?;
         transaction::defer_nothing();
@@ -242,6 +257,10 @@ impl Runner {
                 rows: *in_a_row,
                 last: last.clone(),
             });
+        }
+        // Now, when the tables that were written to are locked, they stay those of this extension until the commit.
+        if self.is_orphan() {
+            return Err(Failure::NotInstalled);
         }
         Ok(writer.pause())
     }
@@ -279,7 +298,7 @@ impl Runner {
         if self.trouble.take().is_some() {
             report::log(format!(
                 "ingest from \"{}\" goes on",
-                self.assignment.queue_url()
+                &self.assignment.queue_url
             ));
         }
     }
@@ -287,7 +306,7 @@ impl Runner {
     /// Sleeps for a while that doubles from time to time, give or take a quarter, so that workers that failed
     /// together do not try again together.
     fn rest(&mut self) {
-        let jitter = 0.75 + 0.5 * fraction();
+        let jitter = 0.75 + 0.5 * random::fraction();
         let until = Instant::now() + self.pause.mul_f64(jitter);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         loop {
@@ -329,10 +348,4 @@ fn how_to_receive() -> Receive {
         concurrency: settings::receive_concurrency(),
         visibility: settings::visibility_timeout(),
     }
-}
-
-/// A number from 0 to 1.
-fn fraction() -> f64 {
-    // SAFETY: Postgres' generator for such purposes; state of this process.
-    unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) }
 }

@@ -1,0 +1,48 @@
+//! When the launcher prunes the ledger: in small steps, each a transaction of its own, between which it looks after
+//! subscriptions.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
+
+use super::prune::prune;
+use crate::pg::transaction;
+use crate::report;
+
+/// Entries that one step deletes: a few milliseconds of work.
+const STEP: i64 = 1_000;
+
+/// How long the launcher rests between steps, and after one that found nothing more to do.
+const BETWEEN_STEPS: Duration = Duration::from_millis(100);
+const BETWEEN_ROUNDS: Duration = Duration::from_secs(60);
+
+/// The launcher's rounds of pruning.
+#[derive(Default)]
+pub struct Pruning {
+    not_before: Option<Instant>,
+}
+
+impl Pruning {
+    /// Does a step if one is due; says when to come again.
+    pub fn step(&mut self) -> Duration {
+        let now = Instant::now();
+        if let Some(not_before) = self.not_before.filter(|not_before| *not_before > now) {
+            return not_before - now;
+        }
+        let pause = match transaction::run(|| Ok::<_, Infallible>(prune(STEP))) {
+            Ok(Ok(deleted)) if deleted >= STEP => BETWEEN_STEPS,
+            Ok(_) => BETWEEN_ROUNDS,
+            // Somebody holds a lock, as CREATE INDEX does.
+            Err(error) if error.code() == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
+                BETWEEN_ROUNDS
+            }
+            Err(error) => {
+                report::warn("pruning the ledger failed", &error);
+                BETWEEN_ROUNDS
+            }
+        };
+        self.not_before = Some(now + pause);
+        pause
+    }
+}
