@@ -190,35 +190,51 @@ fn what_a_released_savepoint_holds_takes_effect_promptly() {
     }
 }
 
-#[test]
-fn an_unsubscribed_queue_gets_back_what_was_held() {
+/// A server with a worker that holds five messages and waits for a full batch.
+fn holding_five() -> (Cluster, Session, Queue) {
     let cluster = site();
     let mut admin = admin(&cluster);
     let queue = localstack::queue();
-    // Messages wait for a full batch.
     admin.run("ALTER SYSTEM SET user_logins_sqs.linger = '60s'");
     admin.run("ALTER SYSTEM SET user_logins_sqs.visibility_timeout = '600s'");
     admin.run("SELECT pg_reload_conf()");
     queue.send(&logins::good(5));
     admin.subscribe(&queue);
-    queue.expect_counts_within(
-        Duration::from_secs(10),
-        Counts {
-            visible: 0,
-            in_flight: 5,
-        },
-    );
+    let held = Counts {
+        visible: 0,
+        in_flight: 5,
+    };
+    queue.expect_counts_within(Duration::from_secs(10), held);
+    (cluster, admin, queue)
+}
+
+#[test]
+fn what_was_held_of_an_unsubscribed_queue_is_written() {
+    let (_cluster, mut admin, queue) = holding_five();
 
     admin.unsubscribe(&queue);
 
+    admin.expect_workers_within(PROMPTLY, 0);
+    assert_eq!(admin.logins(), 5);
+    queue.expect_drained();
+}
+
+#[test]
+fn an_unsubscribed_queue_gets_back_what_cannot_be_written() {
+    let (cluster, mut admin, queue) = holding_five();
+    let mut locker = tests::workers::admin(&cluster);
+    locker.run("BEGIN; LOCK TABLE user_logins");
+
+    admin.unsubscribe(&queue);
+
+    admin.expect_workers_within(PROMPTLY, 0);
     // LocalStack may give them to the worker's last poll, which nobody waits for any more, for three seconds.
-    queue.expect_counts_within(
-        Duration::from_secs(10),
-        Counts {
-            visible: 5,
-            in_flight: 0,
-        },
-    );
+    let released = Counts {
+        visible: 5,
+        in_flight: 0,
+    };
+    queue.expect_counts_within(Duration::from_secs(10), released);
+    locker.run("ROLLBACK");
     assert_eq!(admin.logins(), 0);
 }
 

@@ -16,6 +16,7 @@ pub mod random;
 pub mod relation;
 pub mod shared_memory;
 pub mod shared_text;
+pub mod sigterm;
 pub mod subtransaction;
 pub mod temporary_file;
 pub mod transaction;

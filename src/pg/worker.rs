@@ -80,12 +80,14 @@ pub fn take_signals() {
     }
 }
 
-unsafe fn set_handler(signal: i32, handler: unsafe extern "C-unwind" fn(i32)) {
+/// # Safety
+/// `handler` may call only what is safe in a signal handler.
+pub(super) unsafe fn set_handler(signal: i32, handler: unsafe extern "C-unwind" fn(i32)) {
     #[cfg(not(feature = "pg18"))]
     use pg_sys::pqsignal;
     #[cfg(feature = "pg18")]
     use pg_sys::pqsignal_be as pqsignal;
-    // SAFETY: the caller gives a handler that is safe in a signal.
+    // SAFETY: the caller's promise.
     unsafe { pqsignal(signal, Some(handler)) };
 }
 
