@@ -70,7 +70,7 @@ mod looks_first {
         cluster: Cluster,
         admin: Session,
         queue: Queue,
-        sqs: ScriptedSqs,
+        _sqs: ScriptedSqs,
     }
 
     fn scene() -> Scene {
@@ -101,7 +101,7 @@ mod looks_first {
             cluster,
             admin,
             queue,
-            sqs,
+            _sqs: sqs,
         }
     }
 

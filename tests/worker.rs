@@ -214,6 +214,42 @@ mod ended_and_started {
     }
 
     #[test]
+    fn restarts_send_no_good_message_to_the_dead_letters() {
+        const MESSAGES: usize = 6_000;
+        let cluster = site();
+        let (queue, dead) = localstack::queue_with_dead_letters(3);
+        let bodies = logins::good(MESSAGES);
+        queue.send(&bodies);
+        admin(&cluster).subscribe(&queue);
+
+        for _ in 1..=3 {
+            let before = admin(&cluster).logins();
+            eventually(
+                "rows flow in",
+                ARRIVE_WITHIN,
+                || admin(&cluster).logins(),
+                |rows| *rows > before,
+            );
+            cluster.restart();
+        }
+
+        let all = u64::try_from(MESSAGES).unwrap();
+        let arrived = || admin(&cluster).logins().cast_unsigned();
+        eventually(
+            "every message has arrived somewhere",
+            Duration::from_secs(60),
+            || (arrived(), dead.counts().visible),
+            |(rows, dead)| rows + dead == all,
+        );
+        println!(
+            "received {}, dead {}",
+            admin(&cluster).number("SELECT sum(received) FROM sqs_stat"),
+            dead.counts().visible
+        );
+        assert_eq!(dead.counts().visible, 0);
+    }
+
+    #[test]
     fn a_fast_stop_is_quick_and_releases_what_cannot_be_written() {
         let cluster = site_of(
             preloading()

@@ -8,6 +8,7 @@
 //! Launcher and workers find each other on the [board](crate::board).
 
 mod launcher;
+mod pace;
 pub mod prune;
 mod pruning;
 mod runner;

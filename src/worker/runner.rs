@@ -7,6 +7,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, pg_guard, pg_sys};
 use queue::{ErrorKind, Receive};
 
+use super::pace::Pace;
 use crate::board::{self, Assignment};
 use crate::errors::Failure;
 use crate::ingest::target::EXTENSION;
@@ -70,6 +71,7 @@ struct Runner {
     held: Taken,
     blocked: BlockedGroups,
     refusals: Refusals,
+    pace: Pace,
     pause: Duration,
     trouble: Option<String>,
     stat: QueueStat,
@@ -120,6 +122,7 @@ impl Runner {
             held: Taken::default(),
             blocked: BlockedGroups::default(),
             refusals: Refusals::default(),
+            pace: Pace::default(),
             pause: SHORTEST_PAUSE,
             trouble: None,
             stat,
@@ -242,7 +245,8 @@ impl Runner {
 
     /// Takes what comes until then and still fits in the batch.
     fn take(&mut self, session: &mut Session, until: Instant) {
-        let room = settings::batch_size().saturating_sub(self.held.messages().len());
+        let batch = self.pace.batch(settings::batch_size());
+        let room = batch.saturating_sub(self.held.messages().len());
         self.fill(session, room, Some(until));
         session.intake.take_into(&mut self.held, room.max(1));
     }
@@ -281,12 +285,15 @@ impl Runner {
         let outcome = self.in_transaction(|| self.write_in_transaction(source));
         worker::show_activity(None);
         worker::report_statistics();
-        (self.blocked, self.refusals) = outcome?;
+        let written = outcome?;
+        self.pace.note(self.held.messages().len(), written.time);
+        (self.blocked, self.refusals) = (written.blocked, written.refusals);
         std::mem::take(&mut self.held).decided();
         Ok(())
     }
 
-    fn write_in_transaction(&self, source: &Source) -> Result<(BlockedGroups, Refusals), Refusal> {
+    fn write_in_transaction(&self, source: &Source) -> Result<Written, Refusal> {
+        let begun = Instant::now();
         let target = Target::check()?;
         transaction::defer_nothing();
         let mut writer = Writer::new(source, &target, AtAbort::Keep)
@@ -307,7 +314,12 @@ impl Runner {
         // Once more, now that the tables that were written to are locked and stay those of their extension until the
         // commit.
         self.check_orphaned()?;
-        Ok(writer.pause())
+        let (blocked, refusals) = writer.pause();
+        Ok(Written {
+            blocked,
+            refusals,
+            time: begun.elapsed(),
+        })
     }
 
     fn in_transaction<R, E: Into<Refusal>>(
@@ -399,6 +411,14 @@ impl Runner {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         pause
     }
+}
+
+/// What a batch that was written leaves to the next one.
+struct Written {
+    blocked: BlockedGroups,
+    refusals: Refusals,
+    /// How long it took, without the commit.
+    time: Duration,
 }
 
 /// Whether something is to be done before anything is written.
