@@ -90,16 +90,16 @@ pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
     });
     let mut polls = JoinSet::new();
     loop {
-        while let Some(asked) = receiver.next_poll() {
+        while let Some(share) = receiver.next_poll() {
             let receiver = receiver.clone();
-            polls.spawn_local(async move { (asked, receiver.poll(asked).await) });
+            polls.spawn_local(async move { (share, receiver.poll(share).await) });
         }
         if polls.is_empty() && receiver.is_finished() {
             return;
         }
         select! {
             Some(poll) = polls.join_next() => match poll {
-                Ok((asked, result)) => receiver.take(asked, result),
+                Ok((share, result)) => receiver.take(share, result),
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     Err(_) => return,
@@ -123,13 +123,15 @@ struct Receiver<T, D> {
 /// What one call brought.
 struct Answer<T> {
     response: wire::Response<T>,
+    /// It brought as many messages as were asked for.
+    is_full: bool,
     invisibility: Invisibility,
     /// Until it is dealt with, the poll counts as under way.
     under_way: Option<PollUnderWay>,
 }
 
 impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
-    /// How many messages the next poll is to ask for, if there is to be one now.
+    /// How many messages the next poll may ask for, if there is to be one now.
     fn next_poll(&self) -> Option<u8> {
         let mut ramp = self.ramp.borrow_mut();
         if self.is_over() || !self.pipe.has_room_beside(ramp.in_flight()) {
@@ -153,7 +155,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     }
 
     /// One poll, with its waits and retries: an answer, or `None` if nobody wants one any more.
-    async fn poll(&self, asked: u8) -> Result<Option<Answer<T>>, Error> {
+    async fn poll(&self, share: u8) -> Result<Option<Answer<T>>, Error> {
         let longest_wait = if self.remote.client.endpoint().origin.is_aws() {
             self.how.wait
         } else {
@@ -163,7 +165,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         loop {
             let wait = wait_left.min(longest_wait);
             wait_left -= wait;
-            let Some(mut answer) = self.ask(asked, wait).await? else {
+            let Some(mut answer) = self.ask(share, wait).await? else {
                 return Ok(None);
             };
             if !answer.response.messages.is_empty() {
@@ -181,13 +183,15 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     }
 
     /// One call, tried again until it is answered, patience is at its end, or nobody wants it any more.
-    async fn ask(&self, asked: u8, wait: Duration) -> Result<Option<Answer<T>>, Error> {
+    async fn ask(&self, share: u8, wait: Duration) -> Result<Option<Answer<T>>, Error> {
         let has_backlog = self.ramp.borrow().has_backlog();
         let first = if has_backlog {
             self.how.visibility
         } else {
             self.how.visibility.min(VISIBILITY_WHILE_WAITING)
         };
+        let most = self.remote.queue.observer().most_per_receive();
+        let asked = usize::from(share).min(most.clamp(1, BATCH));
         let body = self.request(asked, wait, first);
         let began = Instant::now();
         let mut backoff = Backoff::up_to(if self.how.until_empty {
@@ -203,11 +207,13 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
             match result {
                 Ok(response) => {
                     self.succeeded();
-                    if has_backlog && response.messages.len() == BATCH {
+                    let is_full = response.messages.len() >= asked;
+                    if has_backlog && is_full {
                         self.engine.polls.learn(answered - asked_at);
                     }
                     return Ok(Some(Answer {
                         response,
+                        is_full,
                         invisibility: Invisibility {
                             asked: asked_at,
                             answered,
@@ -234,7 +240,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         Ok(None)
     }
 
-    fn request(&self, asked: u8, wait: Duration, visibility: Duration) -> Vec<u8> {
+    fn request(&self, asked: usize, wait: Duration, visibility: Duration) -> Vec<u8> {
         let url = self.remote.queue.url();
         let attempt_id = url
             .is_fifo()
@@ -294,18 +300,18 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     }
 
     /// Deals with what a poll came to.
-    fn take(&self, asked: u8, result: Result<Option<Answer<T>>, Error>) {
+    fn take(&self, share: u8, result: Result<Option<Answer<T>>, Error>) {
         match result {
             Ok(Some(answer)) => {
                 let got = answer.response.messages.len();
-                self.ramp.borrow_mut().answered(asked, got);
+                self.ramp.borrow_mut().answered(share, got, answer.is_full);
                 if got > 0 {
                     self.hand_over(answer);
                 }
             }
-            Ok(None) => self.ramp.borrow_mut().abandoned(asked),
+            Ok(None) => self.ramp.borrow_mut().abandoned(share),
             Err(error) => {
-                self.ramp.borrow_mut().abandoned(asked);
+                self.ramp.borrow_mut().abandoned(share);
                 self.pipe.finish(Outcome::Failed(error));
                 self.engine.shared.wake.raise();
             }
