@@ -28,7 +28,7 @@ pub struct Receive {
     /// True: a poll that came back empty ends it. False: it goes on for ever.
     pub until_empty: bool,
     /// `WaitTimeSeconds` of each poll: whole seconds, 0 to 20 (more counts as 20), and at least 1 where
-    /// `until_empty` is false.
+    /// `until_empty` is false. It is made of several polls where one of them should not take so long.
     pub wait: Duration,
     /// Most ReceiveMessage calls in flight; 0 counts as 1.
     pub concurrency: usize,
@@ -47,6 +47,12 @@ impl Receive {
             ..self
         }
     }
+
+    fn longest_wait_fifo(&self) -> Duration {
+        let shortest = Duration::from_secs(1);
+        let longest = self.visibility.saturating_sub(MARGIN_BEFORE_VISIBLE);
+        self.wait.min(longest.max(shortest))
+    }
 }
 
 /// A server that does not notice that a caller has gone gives the next message to the dead poll, where it stays
@@ -54,6 +60,9 @@ impl Receive {
 const VISIBILITY_WHILE_WAITING: Duration = Duration::from_secs(3);
 /// For the same reason, waits elsewhere than at AWS are cut into short ones: LocalStack never notices.
 const LONGEST_WAIT_ELSEWHERE: Duration = Duration::from_secs(1);
+/// A poll of a FIFO queue that was sent before a message was left would bring that message, and those behind it, once it
+/// is visible again. It ends so long before that, and the next one asks for as few as the observer then says.
+const MARGIN_BEFORE_VISIBLE: Duration = Duration::from_secs(5);
 
 /// An attempt may take so much longer than its wait.
 const ATTEMPT_GRACE: Duration = Duration::from_secs(5);
@@ -156,11 +165,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
 
     /// One poll, with its waits and retries: an answer, or `None` if nobody wants one any more.
     async fn poll(&self, share: u8) -> Result<Option<Answer<T>>, Error> {
-        let longest_wait = if self.remote.client.endpoint().origin.is_aws() {
-            self.how.wait
-        } else {
-            LONGEST_WAIT_ELSEWHERE
-        };
+        let longest_wait = self.longest_wait();
         let mut wait_left = self.how.wait;
         loop {
             let wait = wait_left.min(longest_wait);
@@ -179,6 +184,16 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
             if wait_left.is_zero() || self.ramp.borrow().is_ending() {
                 return Ok(Some(answer));
             }
+        }
+    }
+
+    fn longest_wait(&self) -> Duration {
+        if !self.remote.client.endpoint().origin.is_aws() {
+            LONGEST_WAIT_ELSEWHERE
+        } else if self.remote.queue.url().is_fifo() {
+            self.how.longest_wait_fifo()
+        } else {
+            self.how.wait
         }
     }
 
@@ -419,6 +434,32 @@ impl Health {
         match doublings {
             0 => Duration::ZERO,
             _ => Duration::from_millis(25 << doublings).min(Duration::from_secs(1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_poll_of_a_fifo_queue_ends_before_what_was_left_is_visible() {
+        let seconds = Duration::from_secs;
+        for (wait, visibility, longest) in [
+            (20, 300, 20),
+            (20, 12, 7),
+            (20, 5, 1),
+            (0, 300, 0),
+            (3, 1, 1),
+        ] {
+            let how = Receive {
+                limit: None,
+                until_empty: true,
+                wait: seconds(wait),
+                concurrency: 1,
+                visibility: seconds(visibility),
+            };
+            assert_eq!(how.longest_wait_fifo(), seconds(longest), "{how:?}");
         }
     }
 }
