@@ -9,7 +9,7 @@ use std::ffi::CStr;
 
 use pgrx::{Spi, pg_sys};
 
-use crate::ingest::target::EXTENSION;
+use crate::own_tables::EXTENSION;
 use crate::pg::relation;
 
 const SEQUENCE: &CStr = c"sqs_installation";

@@ -31,6 +31,7 @@ mod ingest;
 mod installation;
 mod io;
 mod notice;
+mod own_tables;
 mod pg;
 mod report;
 mod settings;
@@ -79,6 +80,7 @@ pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 /// nothing here starts a thread or a runtime.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    pg::backtrace::switch_off();
     settings::init();
     if pg::worker::is_being_preloaded() {
         stat::init();

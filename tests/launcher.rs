@@ -115,6 +115,7 @@ mod looks_first {
             self.admin.run(forbid);
 
             expect_waiting(&mut self.admin, &self.queue, why);
+            self.admin.expect_workers_within(PROMPTLY, 0);
             throughout(
                 "no worker is tried",
                 SEVERAL_LOOKS,
@@ -175,7 +176,46 @@ mod looks_first {
         expect_waiting(&mut scene.admin, &scene.queue, "does not exist");
         scene.queue.expect_released(5);
         assert_eq!(scene.admin.logins(), 0);
-        assert_eq!(scene.admin.workers(), Vec::<i32>::new());
+        scene.admin.expect_workers_within(PROMPTLY, 0);
+    }
+
+    #[test]
+    fn nothing_that_a_table_says_is_done_while_code_of_others_runs_on_it() {
+        let mut scene = scene();
+        scene.admin.run(
+            "CREATE ROLE app LOGIN; GRANT ALL ON sqs_subscription TO app; GRANT CREATE ON SCHEMA public TO app;
+             GRANT EXECUTE ON FUNCTION sqs_subscribe TO app; GRANT INSERT ON user_logins TO app",
+        );
+        let mut app = Database::existing(&scene.cluster, DATABASE).connect_as("app");
+        app.run(
+            "CREATE FUNCTION climb() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN NEW.role := 'postgres'; RETURN NEW; END $$;
+             CREATE TRIGGER zz_climb BEFORE INSERT ON sqs_subscription FOR EACH ROW EXECUTE FUNCTION climb()",
+        );
+        let url = "http://127.0.0.1:9/000000000000/q";
+
+        let error = app.error_of(&format!("SELECT sqs_subscribe('{url}')"));
+        assert_eq!(error.code().code(), "55000", "{error:?}");
+        assert!(error.message().contains("zz_climb"), "{error:?}");
+        let error = app.error_of(&format!(
+            "INSERT INTO sqs_subscription (queue_url, role) VALUES ('{url}', 'app')"
+        ));
+        assert_eq!(error.code().code(), "42501", "{error:?}");
+
+        scene.expect_waiting_between(
+            "SELECT 1",
+            "trigger \"zz_climb\" on table public.sqs_subscription is not part of the extension",
+            "DROP TRIGGER zz_climb ON sqs_subscription",
+        );
+    }
+
+    #[test]
+    fn nothing_that_a_table_says_is_done_while_its_rows_are_not_checked() {
+        scene().expect_waiting_between(
+            "ALTER TABLE sqs_subscription DISABLE TRIGGER check_role",
+            "trigger check_role on table public.sqs_subscription is not enabled",
+            "ALTER TABLE sqs_subscription ENABLE ALWAYS TRIGGER check_role",
+        );
     }
 
     #[test]
@@ -296,7 +336,7 @@ mod shares {
         let queues = [&greedy, &second, &third];
         expect_workers_of(&mut admin, &queues, &[1, 1, 1]);
 
-        assert_eq!(admin.workers().len(), 3);
+        admin.expect_workers_within(PROMPTLY, 3);
         let (_, _, reason) = shown(&mut admin, &greedy);
         assert_eq!(
             reason.as_deref(),

@@ -596,6 +596,12 @@ fn a_worker_shows_a_query_while_it_writes_and_none_while_it_waits() {
             |rows| *rows == [[state, query].map(|text| Some(text.to_owned()))],
         );
     };
+    eventually(
+        "the worker polls",
+        Duration::from_secs(10),
+        || sqs.calls_of("ReceiveMessage").len(),
+        |calls| *calls > 0,
+    );
     expect("idle", "");
 
     // Who writes waits for this lock.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use login::Decoder;
 use pgrx::check_for_interrupts;
-use queue::{ErrorKind, Inlet, Next, Receive};
+use queue::{End, ErrorKind, Inlet, Next, Receive};
 
 use super::message::{Decoded, Message, Taken};
 use super::receipts;
@@ -22,6 +22,7 @@ pub struct Intake {
     inlets: Vec<Inlet<Decoded>>,
     decoder: SharedDecoder,
     waiting: VecDeque<Message>,
+    queue_empty: bool,
     stat: QueueStat,
     heeds_signals: bool,
 }
@@ -36,6 +37,7 @@ impl Intake {
             inlets: Vec::new(),
             decoder: SharedDecoder::new(source.decoder()),
             waiting: VecDeque::new(),
+            queue_empty: false,
             stat: source.stat().clone(),
             heeds_signals: false,
         };
@@ -141,6 +143,11 @@ impl Intake {
         self.heeds_signals && (worker::is_reload_asked() || sigterm::is_end_requested())
     }
 
+    /// Whether the queue had nothing more to hand out.
+    pub fn is_queue_empty(&self) -> bool {
+        self.queue_empty
+    }
+
     /// Collects what is there. False: nothing more is there now, and there was not enough.
     fn collect(&mut self, enough: usize) -> Result<bool, queue::Error> {
         let mut at = 0;
@@ -155,7 +162,10 @@ impl Intake {
                     self.waiting.extend(messages.into_iter().map(Message::from))
                 }
                 Next::Nothing => at += 1,
-                Next::End(_) => drop(self.inlets.remove(at)),
+                Next::End(end) => {
+                    self.queue_empty = end == End::Empty;
+                    self.inlets.remove(at);
+                }
                 Next::Failed(error) if is_last || error.kind == ErrorKind::Internal => {
                     return Err(error);
                 }

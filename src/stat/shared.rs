@@ -59,6 +59,8 @@ pub struct QueueSlot {
     pub state: AtomicU8,
     /// To be read and written under the lock.
     pub reason: SharedText<LONGEST_ERROR>,
+    /// Until then one message at a time is received: a group of a FIFO queue is blocked.
+    pub singly_until: AtomicI64,
     pub counted_since: AtomicI64,
 }
 
@@ -81,6 +83,7 @@ impl QueueSlot {
         self.url.set(url);
         self.state.store(0, Relaxed);
         self.reason.set("");
+        self.singly_until.store(0, Relaxed);
         self.last_used.store(now, Relaxed);
         self.clear(now);
         self.database.store(database.to_u32(), Release);

@@ -11,7 +11,7 @@ use super::shares::fair_shares;
 use super::subscription::{self, Obstacle, Reading, Subscription};
 use super::{LAUNCHER, WORKER};
 use crate::board::{self, Assignment, Entry};
-use crate::ingest::target::EXTENSION;
+use crate::own_tables::EXTENSION;
 use crate::pg::worker::{self, Registration};
 use crate::pg::{database, latch, relation, transaction};
 use crate::report;

@@ -10,10 +10,8 @@ use queue::{ErrorKind, Receive};
 use super::pace::Pace;
 use crate::board::{self, Assignment};
 use crate::errors::Failure;
-use crate::ingest::target::EXTENSION;
-use crate::ingest::{
-    AtAbort, BlockedGroups, CHUNK, Intake, Refusals, Source, Taken, Target, Writer,
-};
+use crate::ingest::{AtAbort, CHUNK, Intake, Memory, Source, Taken, Target, Writer};
+use crate::own_tables::EXTENSION;
 use crate::pg::context::with_context;
 use crate::pg::error::Caught;
 use crate::pg::{identity, latch, random, relation, sigterm, transaction, worker};
@@ -30,9 +28,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// While the queue is in trouble, how often to look whether it still is.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
-
-/// So many rows refused by `user_logins` in a row, and none taken, are the table's fault and not theirs.
-const REFUSALS_THAT_BLAME_THE_TABLE: u64 = 10;
 
 const ACTIVITY: &CStr = c"writing a batch of logins";
 
@@ -69,8 +64,7 @@ struct Runner {
     /// queue, while it fails: given back they would be received again and again, until the queue's redrive policy
     /// took them for poison.
     held: Taken,
-    blocked: BlockedGroups,
-    refusals: Refusals,
+    memory: Memory,
     pace: Pace,
     pause: Duration,
     trouble: Option<String>,
@@ -120,8 +114,7 @@ impl Runner {
         Runner {
             assignment,
             held: Taken::default(),
-            blocked: BlockedGroups::default(),
-            refusals: Refusals::default(),
+            memory: Memory::default(),
             pace: Pace::default(),
             pause: SHORTEST_PAUSE,
             trouble: None,
@@ -285,41 +278,26 @@ impl Runner {
         let outcome = self.in_transaction(|| self.write_in_transaction(source));
         worker::show_activity(None);
         worker::report_statistics();
-        let written = outcome?;
-        self.pace.note(self.held.messages().len(), written.time);
-        (self.blocked, self.refusals) = (written.blocked, written.refusals);
+        let (memory, time) = outcome?;
+        self.pace.note(self.held.messages().len(), time);
+        self.memory = memory;
         std::mem::take(&mut self.held).decided();
         Ok(())
     }
 
-    fn write_in_transaction(&self, source: &Source) -> Result<Written, Refusal> {
+    /// Returns how long it took, too, without the commit.
+    fn write_in_transaction(&self, source: &Source) -> Result<(Memory, Duration), Refusal> {
         let begun = Instant::now();
         let target = Target::check()?;
         transaction::defer_nothing();
-        let mut writer = Writer::new(source, &target, AtAbort::Keep)
-            .hide_held_back()
-            .resume(self.blocked.clone(), self.refusals.clone());
+        let mut writer = Writer::new(source, &target, AtAbort::Keep).resume(self.memory.clone());
         for chunk in self.held.messages().chunks(CHUNK) {
-            writer.write(chunk);
-        }
-        let Refusals { in_a_row, last } = writer.refusals();
-        let nothing_went_in = writer.tally().inserted + writer.tally().duplicates == 0;
-        if nothing_went_in && *in_a_row >= REFUSALS_THAT_BLAME_THE_TABLE {
-            let failure = Failure::AllRefused {
-                rows: *in_a_row,
-                last: last.clone(),
-            };
-            return Err(failure.into());
+            writer.write(chunk)?;
         }
         // Once more, now that the tables that were written to are locked and stay those of their extension until the
         // commit.
         self.check_orphaned()?;
-        let (blocked, refusals) = writer.pause();
-        Ok(Written {
-            blocked,
-            refusals,
-            time: begun.elapsed(),
-        })
+        Ok((writer.pause(), begun.elapsed()))
     }
 
     fn in_transaction<R, E: Into<Refusal>>(
@@ -355,7 +333,7 @@ impl Runner {
 
     fn report_failure(&mut self, failure: Failure) {
         let state = match failure {
-            Failure::AllRefused { .. } => State::Paused,
+            Failure::AllRefused { .. } | Failure::NoPartition { .. } => State::Paused,
             _ => State::Retrying,
         };
         let nowhere_to_go = matches!(
@@ -411,14 +389,6 @@ impl Runner {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         pause
     }
-}
-
-/// What a batch that was written leaves to the next one.
-struct Written {
-    blocked: BlockedGroups,
-    refusals: Refusals,
-    /// How long it took, without the commit.
-    time: Duration,
 }
 
 /// Whether something is to be done before anything is written.

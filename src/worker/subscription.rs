@@ -1,19 +1,20 @@
 //! What is to be done: which queues to ingest from, as which role, with how many workers.
 
 use std::cell::Cell;
-use std::ffi::CStr;
 
 use pgrx::spi::{SpiHeapTupleData, SpiResult};
 use pgrx::{Spi, pg_sys};
 
 use crate::board::{self, LONGEST_URL};
-use crate::ingest::target::EXTENSION;
+use crate::errors::Failure;
 use crate::installation;
+use crate::own_tables::{EXTENSION, OwnTable, SUBSCRIPTION};
 use crate::pg::transaction::{self, INDIFFERENT, Listener};
 use crate::pg::{identity, relation};
 use crate::stat::State;
 
-const TABLE: &CStr = c"sqs_subscription";
+/// The trigger that refuses roles whose rights the writer of a row does not have.
+const CHECK: &str = "check_role";
 
 /// A row of `sqs_subscription`.
 pub struct Subscription {
@@ -79,35 +80,58 @@ pub fn read() -> Reading {
     let Some(schema) = relation::extension_schema(EXTENSION) else {
         return Reading::Complete(Vec::new());
     };
-    let Some(table) = relation::find(schema, TABLE) else {
+    let Ok(table) = OwnTable::find_in(schema, SUBSCRIPTION) else {
         return Reading::Complete(Vec::new());
     };
-    if !relation::try_lock_for_reading(table) {
+    if !table.try_lock_for_reading() {
         return Reading::Locked;
     }
-    let name = relation::qualified_name(schema, TABLE);
+    let distrust = distrust(&table);
     let number = installation::number_in(schema);
     let query = format!(
         "SELECT s.queue_url, s.role::pg_catalog.oid, s.workers, s.enabled, s.role::pg_catalog.text, \
                 s.installation OPERATOR(pg_catalog.=) $1, r.rolcanlogin, d.datallowconn, \
                 pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT') \
-         FROM ONLY {name} AS s \
+         FROM ONLY {} AS s \
          JOIN pg_catalog.pg_database AS d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() \
          LEFT JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) s.role::pg_catalog.oid \
-         ORDER BY s.created, s.queue_url"
+         ORDER BY s.created, s.queue_url",
+        table.name()
     );
-    let subscriptions = identity::as_role(relation::owner(table), || {
+    let subscriptions = table.read(|| {
         Spi::connect(|client| {
             let rows = client.select(query.as_str(), None, &[number.into()])?;
-            rows.map(|row| Subscription::from_row(&row, &name))
+            rows.map(|row| Subscription::from_row(&row, table.name(), distrust.as_ref()))
                 .collect::<SpiResult<_>>()
         })
     });
     Reading::Complete(subscriptions.unwrap_or_else(|error| pgrx::error!("{error}")))
 }
 
+/// Why nothing is done that the table says: code of others may have written it, or a check of ours did not see it.
+fn distrust(table: &OwnTable) -> Option<Obstacle> {
+    if let Err(Failure::ForeignCode { what, remedy }) = table.check() {
+        let reason = format!("{what} is not part of the extension");
+        return Some(Obstacle::waiting(reason, &remedy));
+    }
+    if !table.has_enabled_trigger(CHECK) {
+        return Some(Obstacle::waiting(
+            format!("trigger {CHECK} on table {} is not enabled", table.name()),
+            &format!(
+                "Use ALTER TABLE {} ENABLE ALWAYS TRIGGER {CHECK}.",
+                table.name()
+            ),
+        ));
+    }
+    None
+}
+
 impl Subscription {
-    fn from_row(row: &SpiHeapTupleData<'_>, table: &str) -> SpiResult<Subscription> {
+    fn from_row(
+        row: &SpiHeapTupleData<'_>,
+        table: &str,
+        distrust: Option<&Obstacle>,
+    ) -> SpiResult<Subscription> {
         let queue_url: String = row.get(1)?.unwrap_or_default();
         let workers: i32 = row.get(3)?.unwrap_or_default();
         let enabled = row.get(4)? == Some(true);
@@ -120,6 +144,8 @@ impl Subscription {
             Some(Obstacle::other_installation(table, &queue_url))
         } else if !enabled {
             Some(Obstacle::disabled())
+        } else if let Some(obstacle) = distrust {
+            Some(obstacle.clone())
         } else if queue_url.len() > LONGEST_URL {
             Some(Obstacle::waiting(
                 format!("its URL is longer than {LONGEST_URL} bytes"),
@@ -155,13 +181,6 @@ impl Subscription {
             obstacle,
         })
     }
-}
-
-/// `sqs_subscription` with its schema, quoted.
-pub fn table() -> Option<String> {
-    let schema = relation::extension_schema(EXTENSION)?;
-    relation::find(schema, TABLE)?;
-    Some(relation::qualified_name(schema, TABLE))
 }
 
 static LISTENER: Listener = Listener {
