@@ -120,6 +120,9 @@ fn a_foreign_table() {
         directory.display(),
         scene.database.name(),
     ));
+    scene
+        .session
+        .set("user_logins_sqs.allow_foreign_table", "on");
     scene.expect_filled();
 }
 

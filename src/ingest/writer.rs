@@ -276,11 +276,15 @@ impl Writer {
             }
             Err(not_inserted) => match not_inserted.error.fault() {
                 Fault::Row => Ok(Outcome::Refused(Box::new(not_inserted.error))),
+                // Tried on its own, the row that it is about may tell more.
+                Fault::Unclear if part.len() > 1 => {
+                    Ok(Outcome::Refused(Box::new(not_inserted.error)))
+                }
                 Fault::Table => Err(Failure::NoPartition {
                     table: self.user_logins.clone(),
                     message: not_inserted.error.message().to_owned(),
                 }),
-                Fault::Server => not_inserted.error.rethrow(),
+                Fault::Server | Fault::Unclear => not_inserted.error.rethrow(),
             },
         }
     }

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use pgrx::Spi;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 
-use crate::ingest::{ledger, rejections};
-use crate::own_tables::{LEDGER, OwnTable, REJECTED};
+use crate::ingest::{Counting, prune};
 use crate::pg::transaction;
 use crate::report;
 use crate::settings;
@@ -53,16 +52,5 @@ impl Pruning {
 /// look after.
 fn prune_without_waiting() -> i64 {
     Spi::run("SET LOCAL lock_timeout = '100ms'").unwrap_or_else(|error| pgrx::error!("{error}"));
-    prune(STEP)
-}
-
-/// Deletes at most `most` entries of the ledger, and of the rejections, that are older than
-/// `user_logins_sqs.ledger_retention`; returns how many of the ledger. None where the extension is not installed.
-pub fn prune(most: i64) -> i64 {
-    let (Ok(ledger), Ok(rejected)) = (OwnTable::find(LEDGER), OwnTable::find(REJECTED)) else {
-        return 0;
-    };
-    let retention = settings::ledger_retention();
-    rejections::prune(&rejected, retention, most);
-    ledger::prune(&ledger, retention, most)
+    prune(settings::ledger_retention(), STEP, Counting::No)
 }
