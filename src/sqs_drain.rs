@@ -6,7 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, CHUNK, Intake, Source, Target, Writer, prune_daily};
+use crate::ingest::{AtAbort, Intake, Source, Target, Writer, prune_daily};
 use crate::io;
 use crate::notice;
 use crate::pg::latch;
@@ -115,7 +115,7 @@ impl Drain {
         defer_nothing();
         let mut left = self.batch_size;
         while left > 0 && !intake.ended() {
-            let chunk = left.min(CHUNK);
+            let chunk = left.min(writer.chunk());
             intake
                 .fill(chunk, None)
                 .map_err(|error| self.source.failure(error))?;

@@ -6,7 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, CHUNK, Intake, Source, Target, Writer, prune_daily};
+use crate::ingest::{AtAbort, Intake, Source, Target, Writer, prune_daily};
 use crate::notice;
 use crate::settings;
 use crate::stat::Progress;
@@ -75,9 +75,9 @@ impl Call {
         )?;
         while !intake.ended() {
             intake
-                .fill(CHUNK, None)
+                .fill(target.chunk, None)
                 .map_err(|error| self.source.failure(error))?;
-            let taken = intake.take(CHUNK);
+            let taken = intake.take(target.chunk);
             writer.write(taken.messages())?;
             taken.decided();
         }

@@ -26,6 +26,3 @@ pub use ring::Counting;
 pub use source::Source;
 pub use target::Target;
 pub use writer::{Memory, Tally, Writer};
-
-/// Messages in a chunk: inserting is fastest around a thousand rows a statement.
-pub const CHUNK: usize = 1_000;

@@ -55,6 +55,7 @@ pub struct Tally {
 pub struct Writer {
     statements: Rc<Statements>,
     user_logins: String,
+    chunk: usize,
     rejected: OwnTable,
     at_abort: AtAbort,
     stat: QueueStat,
@@ -90,6 +91,7 @@ impl Writer {
         let mut writer = Writer {
             statements: Statements::prepared(target),
             user_logins: target.user_logins.clone(),
+            chunk: target.chunk,
             rejected: target.rejected.clone(),
             at_abort,
             stat: source.stat().clone(),
@@ -114,6 +116,11 @@ impl Writer {
     /// What a writer of a later transaction needs to [`resume`](Writer::resume).
     pub fn pause(self) -> Memory {
         self.memory
+    }
+
+    /// How many messages to write at a time.
+    pub fn chunk(&self) -> usize {
+        self.chunk
     }
 
     /// What became of all messages written so far.

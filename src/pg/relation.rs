@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString, c_void};
 
+use pgrx::spi::SpiResult;
 use pgrx::{PgList, PgRelation, Spi, pg_sys};
 
 /// A column, as far as an INSERT that names it or leaves it out is concerned.
@@ -268,6 +269,25 @@ pub fn blocks(relation: pg_sys::Oid) -> u32 {
         }
         pg_sys::RelationGetNumberOfBlocksInFork(relation.as_ptr(), pg_sys::ForkNumber::MAIN_FORKNUM)
     }
+}
+
+/// How many shards Citus has made of the relation: none of one that is not distributed, or without Citus.
+pub fn shards(relation: pg_sys::Oid) -> usize {
+    let has_citus = find(
+        pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE),
+        c"pg_dist_shard",
+    )
+    .is_some();
+    if !has_citus {
+        return 0;
+    }
+    let counted: SpiResult<Option<i64>> = Spi::get_one_with_args(
+        "SELECT pg_catalog.count(*) FROM pg_catalog.pg_dist_shard \
+         WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1",
+        &[relation.into()],
+    );
+    let counted = counted.unwrap_or_else(|error| pgrx::error!("{error}"));
+    usize::try_from(counted.unwrap_or(0)).unwrap_or(0)
 }
 
 /// The foreign server that the relation is a table of, if it is a foreign table.

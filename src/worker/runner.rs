@@ -9,7 +9,7 @@ use queue::{ErrorKind, Receive};
 
 use super::board::{self, Assignment};
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, CHUNK, Intake, Memory, Source, Taken, Target, Writer};
+use crate::ingest::{AtAbort, Intake, Memory, Source, Taken, Target, Writer};
 use crate::pg::context::with_context;
 use crate::pg::error::Caught;
 use crate::pg::worker;
@@ -222,7 +222,7 @@ impl Runner {
         let target = Target::check()?;
         transaction::defer_nothing();
         let mut writer = Writer::new(source, &target, AtAbort::Keep).resume(self.memory.clone());
-        for chunk in self.held.messages().chunks(CHUNK) {
+        for chunk in self.held.messages().chunks(target.chunk) {
             writer.write(chunk)?;
         }
         Ok(writer.pause())
