@@ -1,13 +1,33 @@
+-- A ring of days: each day of sending has its leaf, and 32 days later the same one again. It is made once, since making
+-- partitions at run time would wait for, and hold up, whoever has a transaction open; and a dump of partitions that are
+-- made later does not restore. What is older than user_logins_sqs.ledger_retention, 30 days at most, is truncated, a
+-- leaf at a time.
 CREATE TABLE sqs_ledger (
     sent_at    timestamptz NOT NULL,
-    message_id uuid        NOT NULL,
-    PRIMARY KEY (sent_at, message_id)
-);
+    message_id uuid        NOT NULL
+) PARTITION BY LIST ((EXTRACT(day FROM sent_at - '2000-01-01 00:00:00+00'::timestamptz)::integer & 31));
 
 COMMENT ON TABLE sqs_ledger IS
     'Messages that have become rows of user_logins, so that a redelivered one never makes a second row';
 COMMENT ON COLUMN sqs_ledger.sent_at IS 'SentTimestamp of the message';
 COMMENT ON COLUMN sqs_ledger.message_id IS 'MessageId of the message';
+
+-- Entries are only ever inserted, and go by TRUNCATE: there is nothing to vacuum but what was rolled back.
+DO $$
+DECLARE
+    leaf text;
+BEGIN
+    FOR day IN 0..31 LOOP
+        leaf := pg_catalog.format('@extschema@.sqs_ledger_%s', pg_catalog.lpad(day::text, 2, '0'));
+        EXECUTE pg_catalog.format(
+            'CREATE TABLE %s PARTITION OF @extschema@.sqs_ledger (PRIMARY KEY (sent_at, message_id)) FOR VALUES IN (%s)
+             WITH (autovacuum_vacuum_insert_threshold = -1)', leaf, day);
+        EXECUTE pg_catalog.format(
+            'COMMENT ON TABLE %s IS %L', leaf, pg_catalog.format('Days of the ledger whose number modulo 32 is %s', day));
+        PERFORM pg_catalog.pg_extension_config_dump(leaf::pg_catalog.regclass, '');
+    END LOOP;
+END
+$$;
 
 CREATE TABLE sqs_rejected (
     queue_url     text        NOT NULL,
@@ -15,12 +35,12 @@ CREATE TABLE sqs_rejected (
     reason        text        NOT NULL,
     sqlstate      text        NOT NULL,
     times_seen    bigint      NOT NULL,
-    first_seen    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    last_seen     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    first_seen    timestamptz NOT NULL,
+    last_seen     timestamptz NOT NULL,
     message_group text,
     visible_at    timestamptz,
     PRIMARY KEY (queue_url, message_id)
-);
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
 -- For pruning.
 CREATE INDEX ON sqs_rejected (last_seen);
@@ -39,7 +59,6 @@ COMMENT ON COLUMN sqs_rejected.message_group IS
 COMMENT ON COLUMN sqs_rejected.visible_at IS
     'About when SQS hands it out again or moves it to the dead-letter queue; NULL if it was deleted';
 
-SELECT pg_catalog.pg_extension_config_dump('sqs_ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('sqs_rejected', '');
 
 -- user_logins belongs to its users, not to the extension: DROP EXTENSION keeps it and pg_dump dumps it. A restore

@@ -45,6 +45,10 @@ pub enum Failure {
     NoInsertRight { table: String },
     /// Row-level security lets no row of the caller in.
     NoPolicy { table: String },
+    /// `user_logins` is on another server than the ledger.
+    ForeignTable { table: String },
+    /// The ledger is on another server than `user_logins`, or is reached as somebody else.
+    ForeignLedger { ledger: String, table: String },
     /// `what` would run with the rights of the owner of a table of ours.
     ForeignCode { what: String, remedy: String },
     /// `sqs_drain` was called where it may not commit.
@@ -219,6 +223,18 @@ fn said(failure: Failure) -> Said {
         )
         .detail("Rows are inserted with the rights of the caller. Nothing was received.")
         .hint(format!("The table's owner can use CREATE POLICY ... ON {table} FOR INSERT TO the role.")),
+        ForeignTable { table } => Said::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("table {table} is a foreign table, and the ledger is not"),
+        )
+        .detail("Their servers commit one after the other, so a failure in between can make a second row of a message. Nothing was received.")
+        .hint("Have the ledger on the same foreign server, or set user_logins_sqs.allow_foreign_table if that is acceptable."),
+        ForeignLedger { ledger, table } => Said::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("ledger {ledger} is a foreign table that does not commit together with {table}"),
+        )
+        .detail("They must be tables of one foreign server, reached under one user mapping, or messages are lost. Nothing was received.")
+        .hint("Use CREATE USER MAPPING FOR PUBLIC, so that the ledger's owner and the caller share it."),
         ForeignCode { what, remedy } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("{what} is not part of the extension"),

@@ -31,6 +31,7 @@ pub const SUBSCRIPTION: &CStr = c"sqs_subscription";
 #[derive(Clone, PartialEq, Eq)]
 pub struct OwnTable {
     oid: Oid,
+    schema: Oid,
     /// With its schema, quoted.
     name: String,
 }
@@ -53,13 +54,38 @@ impl OwnTable {
         let oid = relation::find(schema, name).ok_or(Failure::NotInstalled)?;
         Ok(OwnTable {
             oid,
+            schema,
             name: relation::qualified_name(schema, name),
         })
+    }
+
+    /// The partition `oid` of this table, which may have another owner.
+    pub fn partition(&self, oid: Oid) -> OwnTable {
+        OwnTable {
+            oid,
+            schema: self.schema,
+            name: relation::name_of(oid),
+        }
     }
 
     /// Its name with its schema, quoted.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its oid.
+    pub fn oid(&self) -> Oid {
+        self.oid
+    }
+
+    /// The schema that it is in.
+    pub fn schema(&self) -> Oid {
+        self.schema
+    }
+
+    /// The role that owns it.
+    pub fn owner(&self) -> Oid {
+        relation::owner(self.oid)
     }
 
     /// Checks that nothing attached to the table, or to a partition of it, runs code of others: triggers, rules, and
@@ -68,9 +94,13 @@ impl OwnTable {
     /// # Errors
     /// [`Failure::ForeignCode`].
     pub fn check(&self) -> Result<(), Failure> {
-        self.check_triggers_and_rules()?;
-        let relations = self.with_partitions();
-        match foreign_expression(&relations).unwrap_or_else(|error| pgrx::error!("{error}")) {
+        let mut suspects = self.with_partitions();
+        suspects.retain(|relation| relation::may_run_code(*relation));
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        self.check_triggers_and_rules(&suspects)?;
+        match foreign_expression(&suspects).unwrap_or_else(|error| pgrx::error!("{error}")) {
             None => Ok(()),
             Some(Used { what, by }) => Err(Failure::ForeignCode {
                 what: format!("{what}, used by {by},"),
@@ -94,33 +124,49 @@ impl OwnTable {
     /// Runs `work`, statements that write this table, as its owner. An error is raised instead where triggers or rules
     /// of others would run: those can be added by roles that own nothing, at any time until the lock taken here.
     pub fn write<R>(&self, work: impl FnOnce() -> R) -> R {
-        for relation in self.with_partitions() {
-            relation::lock_for_writing(relation);
+        self.write_relations(&self.with_partitions(), work)
+    }
+
+    /// The same for statements that write no other partitions of it than these.
+    pub fn write_partitions<R>(&self, partitions: &[Oid], work: impl FnOnce() -> R) -> R {
+        let mut relations = vec![self.oid];
+        relations.extend(partitions);
+        self.write_relations(&relations, work)
+    }
+
+    fn write_relations<R>(&self, relations: &[Oid], work: impl FnOnce() -> R) -> R {
+        for relation in relations {
+            relation::lock_for_writing(*relation);
         }
-        if let Err(failure) = self.check_triggers_and_rules() {
+        if let Err(failure) = self.check_triggers_and_rules(relations) {
             ErrorReport::from(failure).report(PgLogLevel::ERROR);
         }
-        as_role(relation::owner(self.oid), work)
+        as_role(self.owner(), work)
     }
 
     /// Runs `work`, statements that read this table, as its owner.
     pub fn read<R>(&self, work: impl FnOnce() -> R) -> R {
-        as_role(relation::owner(self.oid), work)
+        as_role(self.owner(), work)
     }
 
-    fn check_triggers_and_rules(&self) -> Result<(), Failure> {
-        for relation in self.with_partitions() {
+    fn check_triggers_and_rules(&self, relations: &[Oid]) -> Result<(), Failure> {
+        let name = relation::name_of;
+        for &relation in relations {
             let triggers = relation::triggers(relation);
             if let Some(trigger) = triggers.iter().find(|trigger| !self.is_ours(trigger)) {
                 return Err(Failure::ForeignCode {
-                    what: format!("trigger \"{}\" on table {}", trigger.name, self.name),
-                    remedy: format!("Use DROP TRIGGER \"{}\" ON {}.", trigger.name, self.name),
+                    what: format!("trigger \"{}\" on table {}", trigger.name, name(relation)),
+                    remedy: format!(
+                        "Use DROP TRIGGER \"{}\" ON {}.",
+                        trigger.name,
+                        name(relation)
+                    ),
                 });
             }
             if relation::has_rules(relation) {
                 return Err(Failure::ForeignCode {
-                    what: format!("a rule on table {}", self.name),
-                    remedy: format!("\\d {} shows it; use DROP RULE.", self.name),
+                    what: format!("a rule on table {}", name(relation)),
+                    remedy: format!("\\d {} shows it; use DROP RULE.", name(relation)),
                 });
             }
         }

@@ -17,6 +17,8 @@ static VISIBILITY_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30);
 static REJECTED_MESSAGES: GucSetting<RejectedMessages> =
     GucSetting::<RejectedMessages>::new(RejectedMessages::Leave);
 
+static ALLOW_FOREIGN_TABLE: GucSetting<bool> = GucSetting::<bool>::new(false);
+
 static DATABASE: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"postgres"));
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(5);
@@ -93,6 +95,11 @@ pub fn rejected_messages() -> RejectedMessages {
     REJECTED_MESSAGES.get()
 }
 
+/// Whether `user_logins` may be a foreign table although the ledger is not.
+pub fn allow_foreign_table() -> bool {
+    ALLOW_FOREIGN_TABLE.get()
+}
+
 /// The database that subscriptions live in.
 pub fn database() -> String {
     text(&DATABASE).unwrap_or_else(|| "postgres".to_owned())
@@ -128,6 +135,7 @@ pub fn init() {
     connection();
     masking();
     receiving();
+    writing();
     subscriptions();
     // SAFETY: a nul-terminated name, on the main thread while the library is loaded.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"user_logins_sqs".as_ptr()) };
@@ -210,6 +218,17 @@ fn receiving() {
     );
 }
 
+fn writing() {
+    GucRegistry::define_bool_guc(
+        c"user_logins_sqs.allow_foreign_table",
+        c"Allows user_logins to be a foreign table although the ledger is not: rows are written at least once.",
+        c"No transaction spans two servers: a failure between their commits makes a second row of a message, or none of one whose message is deleted.",
+        &ALLOW_FOREIGN_TABLE,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+}
+
 fn subscriptions() {
     GucRegistry::define_string_guc(
         c"user_logins_sqs.database",
@@ -255,7 +274,7 @@ fn subscriptions() {
         c"Longer than the queue's retention period, which is 14 days at most: a message redelivered after that would make a second row.",
         &LEDGER_RETENTION,
         1,
-        i32::MAX,
+        30 * MINUTES_A_DAY,
         GucContext::Sighup,
         GucFlags::UNIT_MIN,
     );

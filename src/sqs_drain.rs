@@ -6,12 +6,13 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, CHUNK, Intake, Source, Target, Writer};
+use crate::ingest::{AtAbort, Intake, Source, Target, Writer, prune_daily};
 use crate::io;
 use crate::notice;
 use crate::pg::latch;
 use crate::pg::procedure::{NonAtomic, may_commit};
 use crate::pg::transaction::defer_nothing;
+use crate::settings;
 use crate::stat::Progress;
 
 /// A long poll asks all of SQS' servers, a short one only some.
@@ -82,6 +83,7 @@ impl Drain {
                 transactions.commit();
             }
         }
+        prune_daily(settings::ledger_retention());
         notice::skipped(&writer.tally());
         Ok(())
     }
@@ -113,7 +115,7 @@ impl Drain {
         defer_nothing();
         let mut left = self.batch_size;
         while left > 0 && !intake.ended() {
-            let chunk = left.min(CHUNK);
+            let chunk = left.min(writer.chunk());
             intake
                 .fill(chunk, None)
                 .map_err(|error| self.source.failure(error))?;

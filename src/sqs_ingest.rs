@@ -6,8 +6,9 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, CHUNK, Intake, Source, Target, Writer};
+use crate::ingest::{AtAbort, Intake, Source, Target, Writer, prune_daily};
 use crate::notice;
+use crate::settings;
 use crate::stat::Progress;
 
 /// SQS' longest poll, in seconds.
@@ -74,9 +75,9 @@ impl Call {
         )?;
         while !intake.ended() {
             intake
-                .fill(CHUNK, None)
+                .fill(target.chunk, None)
                 .map_err(|error| self.source.failure(error))?;
-            let taken = intake.take(CHUNK);
+            let taken = intake.take(target.chunk);
             writer.write(taken.messages())?;
             taken.decided();
         }
@@ -84,6 +85,7 @@ impl Call {
             writer.queue_is_empty();
         }
         let tally = writer.tally();
+        prune_daily(settings::ledger_retention());
         notice::skipped(&tally);
         // Fewer than `n` of an i32.
         Ok(tally.inserted as i64)

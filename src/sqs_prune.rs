@@ -4,10 +4,12 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::errors::Failure;
-use crate::worker::prune;
+use crate::ingest::{Counting, prune};
+use crate::settings;
 
-/// Deletes up to `max_entries` entries of the ledger that are older than `user_logins_sqs.ledger_retention`, and as
-/// many old rejections; returns how many entries of the ledger that were.
+/// Removes what is older than `user_logins_sqs.ledger_retention`: from the ledger whole days, whatever they hold, and up to
+/// `max_entries` rejections. Returns how many entries of the ledger that were. A ledger that is no ring of days, since
+/// somebody has replaced it, loses up to `max_entries`, too.
 #[pg_extern(volatile, parallel_unsafe)]
 fn sqs_prune(max_entries: default!(Option<i64>, 100_000)) -> Result<i64, ErrorReport> {
     let most = max_entries.ok_or(Failure::NullArgument("max_entries"))?;
@@ -19,5 +21,5 @@ fn sqs_prune(max_entries: default!(Option<i64>, 100_000)) -> Result<i64, ErrorRe
         };
         return Err(failure.into());
     }
-    Ok(prune::prune(most))
+    Ok(prune(settings::ledger_retention(), most, Counting::Yes))
 }

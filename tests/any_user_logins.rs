@@ -1,5 +1,6 @@
 //! `user_logins` may be more than a plain table: it only has to take an INSERT of the seven columns.
 
+use tests::cluster::Cluster;
 use tests::database::{Database, Session};
 use tests::logins;
 use tests::queue::Queue;
@@ -120,6 +121,9 @@ fn a_foreign_table() {
         directory.display(),
         scene.database.name(),
     ));
+    scene
+        .session
+        .set("user_logins_sqs.allow_foreign_table", "on");
     scene.expect_filled();
 }
 
@@ -145,4 +149,31 @@ fn a_row_policy() {
          CREATE POLICY all_in ON user_logins FOR INSERT WITH CHECK (true)",
     );
     scene.expect_filled();
+}
+
+/// Citus' catalog, as far as it is looked at.
+#[test]
+fn a_distributed_table_gets_more_rows_a_statement() {
+    let cluster = Cluster::private();
+    let database = Database::with_extension(&cluster);
+    let sqs = ScriptedSqs::start();
+    let queue = sqs.queue();
+    queue.send(&logins::good(4_000));
+    let mut session = database.connect();
+    session.run(
+        "SET allow_system_table_mods = on;
+         CREATE TABLE pg_catalog.pg_dist_shard (logicalrelid regclass, shardid bigint);
+         INSERT INTO pg_dist_shard SELECT 'user_logins', n FROM generate_series(1, 8) n;
+         CREATE TABLE statements (rows bigint);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           INSERT INTO statements SELECT count(*) FROM added; RETURN NULL;
+         END $$;
+         CREATE TRIGGER note AFTER INSERT ON user_logins REFERENCING NEW TABLE AS added
+           FOR EACH STATEMENT EXECUTE FUNCTION note()",
+    );
+
+    assert_eq!(session.ingest(&queue, 4_000), 4_000);
+
+    assert_eq!(session.number("SELECT max(rows) FROM statements"), 2_000);
+    assert_eq!(session.number("SELECT count(*) FROM statements"), 2);
 }

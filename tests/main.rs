@@ -13,6 +13,7 @@ mod delete_after_commit;
 mod drain;
 mod durability;
 mod fifo;
+mod foreign_tables;
 mod install_and_dump;
 mod large_transactions;
 mod launcher;

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tests::database::{Database, Session};
 use tests::queue::{Counts, Queue};
@@ -227,14 +227,16 @@ fn two_times_of_sending_under_one_id_are_told_apart() {
     let server = ScriptedSqs::start();
     let queue = server.queue();
     let id = "219f8380-5770-4cc2-8c3e-5c715e145f5e";
-    let put = |user: &str, sent_at: &str| {
-        server.put_as(&queue, id, &logins::login(user).to_string(), sent_at);
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let put = |user: &str, later: u128| {
+        let sent_at = (now + later).to_string();
+        server.put_as(&queue, id, &logins::login(user).to_string(), &sent_at);
     };
     let mut session = database.connect();
-    put("first", "1700000000000");
+    put("first", 0);
     assert_eq!(session.ingest(&queue, 10), 1);
-    put("first", "1700000000000");
-    put("second", "1700000000001");
+    put("first", 0);
+    put("second", 1);
 
     assert_eq!(session.ingest(&queue, 10), 1);
 

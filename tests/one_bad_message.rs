@@ -362,6 +362,55 @@ fn a_message_that_was_rejected_becomes_a_row_once_the_table_takes_it() {
     queue.expect_drained();
 }
 
+/// A table that says XX000 to whatever holds the one message, as a distributed one does that gets the error of a node; and
+/// `alone` when that message comes on its own for the second time.
+fn scene_without_sqlstates(alone: &str) -> Scene {
+    let mut scene = scene_with(&logins::login("the-one").to_string());
+    scene.session.run(&format!(
+        "CREATE SEQUENCE times_alone;
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF NOT EXISTS (SELECT FROM added WHERE user_id = 'the-one') THEN RETURN NULL; END IF;
+           IF (SELECT count(*) FROM added) > 1 OR nextval('times_alone') = 1 THEN
+             RAISE EXCEPTION 'failure on node' USING ERRCODE = 'internal_error';
+           END IF;
+           {alone};
+           RETURN NULL;
+         END $$;
+         CREATE TRIGGER refuse AFTER INSERT ON user_logins REFERENCING NEW TABLE AS added
+           FOR EACH STATEMENT EXECUTE FUNCTION refuse()"
+    ));
+    scene
+}
+
+#[test]
+fn an_error_that_does_not_say_is_told_apart_by_the_row_alone() {
+    scene_without_sqlstates("RAISE EXCEPTION 'refused' USING ERRCODE = 'check_violation'")
+        .expect_only_the_bad_one_rejected("refused", "23514");
+}
+
+#[test]
+fn an_error_that_does_not_say_even_then_fails_the_call() {
+    for (alone, sqlstate) in [
+        (
+            "RAISE EXCEPTION 'failure on node' USING ERRCODE = 'internal_error'",
+            "XX000",
+        ),
+        (
+            "RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'",
+            "53100",
+        ),
+    ] {
+        let mut scene = scene_without_sqlstates(alone);
+
+        let error = scene.session.ingest_error(&scene.queue, GOOD as i32 + 1);
+
+        assert_eq!(error.code().code(), sqlstate, "{error:?}");
+        scene.queue.expect_released(GOOD as u64 + 1);
+        assert_eq!(scene.session.rejections(), []);
+        assert_eq!(scene.session.logins(), 0);
+    }
+}
+
 /// `user_logins` as `ddl` makes it, by day or by locale, has no place for some rows: the call fails with a hint, and
 /// rejects nothing, whoever calls and whatever is to become of rejected messages.
 fn a_partition_is_missing(ddl: &str) {

@@ -86,7 +86,7 @@ impl Drop for Scene {
 
 #[test]
 fn a_trigger_on_a_table_of_the_extension_stops_every_call_before_it_receives() {
-    for table in ["sqs_ledger", "sqs_rejected"] {
+    for table in ["sqs_ledger_07", "sqs_rejected"] {
         for timing in ["BEFORE INSERT", "AFTER INSERT", "BEFORE DELETE"] {
             for level in ["ROW", "STATEMENT"] {
                 let mut scene = scene();
@@ -101,8 +101,6 @@ fn a_trigger_on_a_table_of_the_extension_stops_every_call_before_it_receives() {
                 assert!(error.message().contains("\"mischief\""), "{error:?}");
                 let mut admin = scene.database.connect();
                 scene.expect_refused(&mut admin, table);
-                let pruning = admin.error_of("SELECT sqs_prune()");
-                assert!(pruning.message().contains("\"mischief\""), "{pruning:?}");
                 scene.expect_no_superuser();
             }
         }
@@ -127,7 +125,7 @@ fn a_foreign_key_that_refers_to_the_ledger_is_foreign_too() {
     let mut session = scene.connect();
     session.run(
         "CREATE TABLE mine (sent_at timestamptz, message_id uuid,
-           FOREIGN KEY (sent_at, message_id) REFERENCES sqs_ledger ON DELETE CASCADE)",
+           FOREIGN KEY (sent_at, message_id) REFERENCES sqs_ledger_07 ON DELETE CASCADE)",
     );
 
     scene.expect_refused(&mut session, "RI_ConstraintTrigger");
@@ -228,7 +226,7 @@ fn each_table_is_written_as_its_own_owner() {
     assert_eq!(scene.admin.rejections().len(), 1);
     scene
         .admin
-        .run("UPDATE sqs_ledger SET sent_at = sent_at - interval '1 year'");
+        .run("UPDATE sqs_ledger SET sent_at = sent_at - interval '20 days'");
     assert_eq!(scene.admin.number("SELECT sqs_prune()"), 3);
     for owner in owners {
         scene.admin.run(&format!(
@@ -245,12 +243,12 @@ fn the_owner_of_a_table_gets_no_rights_of_its_callers() {
     let queue = server.queue();
     queue.send(&logins::good(3));
     let mut admin = database.connect();
-    admin.run("CREATE ROLE mallory LOGIN; GRANT ALL ON SCHEMA public TO mallory; ALTER TABLE sqs_ledger OWNER TO mallory");
+    admin.run("CREATE ROLE mallory LOGIN; GRANT ALL ON SCHEMA public TO mallory; ALTER TABLE sqs_rejected OWNER TO mallory");
     database.connect_as("mallory").run(
         "CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
            ALTER ROLE mallory SUPERUSER; RETURN NEW;
          END $$;
-         CREATE TRIGGER mischief BEFORE INSERT ON sqs_ledger FOR EACH ROW EXECUTE FUNCTION evil()",
+         CREATE TRIGGER mischief BEFORE INSERT ON sqs_rejected FOR EACH ROW EXECUTE FUNCTION evil()",
     );
 
     let error = admin.ingest_error(&queue, 3);

@@ -8,9 +8,12 @@ use pgrx::pg_sys::{BuiltinOid, PgOid};
 use pgrx::spi::{OwnedPreparedStatement, SpiResult, SpiTupleTable};
 use pgrx::{Spi, Uuid};
 
+use super::ring::Ring;
 use crate::own_tables::OwnTable;
 use crate::pg::array::{self, rows_of};
+use crate::pg::relation;
 use crate::pg::setting::with_lock_timeout;
+use crate::pg::subtransaction::attempt_to_keep;
 
 const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
 
@@ -27,8 +30,13 @@ pub struct Key {
 impl Key {
     /// The UTC day of sending, in days since 2000-01-01, as a `date` has them.
     pub fn day(&self) -> i32 {
+        Key::day_of(self.sent_at)
+    }
+
+    /// The UTC day of a time in microseconds since 2000-01-01.
+    pub fn day_of(time: i64) -> i32 {
         // A timestamptz holds fewer than 2^31 days.
-        self.sent_at.div_euclid(MICROSECONDS_A_DAY) as i32
+        time.div_euclid(MICROSECONDS_A_DAY) as i32
     }
 }
 
@@ -47,7 +55,10 @@ const HARDLY_AT_ALL: Duration = Duration::from_millis(1);
 /// The statement that enters messages in the ledger, prepared.
 pub struct Ledger {
     table: OwnTable,
+    ring: Option<Ring>,
     enter: OwnedPreparedStatement,
+    /// The same without telling which were new. A foreign table takes rows one by one if it is asked that.
+    enter_untold: Option<OwnedPreparedStatement>,
 }
 
 /// Which messages of a chunk were not in the ledger yet.
@@ -74,25 +85,27 @@ impl Ledger {
     /// # Errors
     /// As SPI has them.
     pub fn prepare(table: &OwnTable) -> SpiResult<Ledger> {
-        // RETURNING is read through a CTE, since Citus counts the rows that it sent, not those that it returns.
-        let sql = format!(
-            "WITH entered AS ( \
-               INSERT INTO {} (sent_at, message_id) \
-               SELECT sent_at, message_id FROM {} AS entry (sent_at, message_id) \
-               ON CONFLICT DO NOTHING RETURNING sent_at, message_id) \
-             SELECT sent_at, message_id FROM entered",
+        let insert = format!(
+            "INSERT INTO {} (sent_at, message_id) \
+             SELECT sent_at, message_id FROM {} AS entry (sent_at, message_id) \
+             ON CONFLICT DO NOTHING",
             table.name(),
             rows_of(1..=2)
         );
+        // RETURNING is read through a CTE, since Citus counts the rows that it sent, not those that it returns.
+        let telling = format!(
+            "WITH entered AS ({insert} RETURNING sent_at, message_id) SELECT sent_at, message_id FROM entered"
+        );
         let types = [BuiltinOid::TIMESTAMPTZARRAYOID, BuiltinOid::UUIDARRAYOID].map(PgOid::BuiltIn);
-        let enter = Spi::connect(|client| {
-            client
-                .prepare_mut(sql.as_str(), &types)
-                .map(|plan| plan.keep())
-        })?;
+        let prepare = |sql: &str| {
+            Spi::connect(|client| client.prepare_mut(sql, &types).map(|plan| plan.keep()))
+        };
+        let is_foreign = relation::foreign_server(table.oid()).is_some();
         Ok(Ledger {
             table: table.clone(),
-            enter,
+            ring: Ring::of(table),
+            enter: prepare(&telling)?,
+            enter_untold: is_foreign.then(|| prepare(&insert)).transpose()?,
         })
     }
 
@@ -101,15 +114,32 @@ impl Ledger {
     /// The order makes concurrent sessions wait for each other in one direction only, within one chunk. An error that
     /// [`is_contention`](crate::pg::error::Caught::is_contention) means that another session holds some of them.
     pub fn enter(&self, keys: &[Key], patience: Patience) -> New {
+        if let Some(untold) = &self.enter_untold {
+            let entered = attempt_to_keep(
+                || self.enter_by(untold, keys, patience),
+                |entered| matches!(entered, New::All),
+            );
+            match entered {
+                Ok(New::All) => return New::All,
+                Ok(New::Only(_)) => {}
+                Err(error) => error.rethrow(),
+            }
+        }
+        self.enter_by(&self.enter, keys, patience)
+    }
+
+    fn enter_by(
+        &self,
+        statement: &OwnedPreparedStatement,
+        keys: &[Key],
+        patience: Patience,
+    ) -> New {
         Spi::connect_mut(|client| {
             let arguments = [
                 array::timestamptz(keys.iter().map(|key| key.sent_at)),
                 array::uuid(keys.iter().map(|key| key.message_id)),
             ];
-            let mut enter = || {
-                self.table
-                    .write(|| client.update(&self.enter, None, &arguments))
-            };
+            let mut enter = || self.write(keys, || client.update(statement, None, &arguments));
             let entered = match patience {
                 Patience::UntilItEnds => enter(),
                 Patience::Hurried => with_lock_timeout(HARDLY_AT_ALL, enter),
@@ -121,6 +151,14 @@ impl Ledger {
                 New::Only(entered_keys(entered))
             }
         })
+    }
+
+    /// Has statements run that write entries for `keys`.
+    fn write<R>(&self, keys: &[Key], work: impl FnOnce() -> R) -> R {
+        match &self.ring {
+            Some(ring) => self.table.write_partitions(&ring.leaves_of(keys), work),
+            None => self.table.write(work),
+        }
     }
 }
 
@@ -135,30 +173,4 @@ fn entered_keys(entered: SpiTupleTable<'_>) -> HashSet<Key> {
             })
         })
         .collect()
-}
-
-/// Deletes at most `most` entries that were sent longer than `retention` ago; returns how many.
-pub fn prune(ledger: &OwnTable, retention: Duration, most: i64) -> i64 {
-    let table = ledger.name();
-    let sql = format!(
-        "WITH deleted AS ( \
-           DELETE FROM {table} WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY( \
-             SELECT ctid FROM {table} \
-             WHERE sent_at OPERATOR(pg_catalog.<) \
-                   (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(secs => $1)) \
-             ORDER BY sent_at LIMIT $2)) RETURNING 1) \
-         SELECT pg_catalog.count(*) FROM deleted"
-    );
-    let arguments = [retention.as_secs_f64().into(), most.into()];
-    let deleted: SpiResult<Option<i64>> = ledger.write(|| {
-        Spi::connect_mut(|client| {
-            client
-                .update(sql.as_str(), None, &arguments)?
-                .first()
-                .get_one()
-        })
-    });
-    deleted
-        .unwrap_or_else(|error| pgrx::error!("{error}"))
-        .unwrap_or(0)
 }

@@ -5,11 +5,13 @@
 
 mod groups;
 mod intake;
-pub mod ledger;
+mod ledger;
 mod message;
+mod pruning;
 mod receipts;
 mod rejection;
-pub mod rejections;
+mod rejections;
+mod ring;
 mod source;
 mod statements;
 pub mod target;
@@ -18,10 +20,9 @@ mod writer;
 
 pub use intake::Intake;
 pub use message::Taken;
+pub use pruning::{prune, prune_daily};
 pub use receipts::AtAbort;
+pub use ring::Counting;
 pub use source::Source;
 pub use target::Target;
 pub use writer::{Memory, Tally, Writer};
-
-/// Messages in a chunk: inserting is fastest around a thousand rows a statement.
-pub const CHUNK: usize = 1_000;

@@ -73,8 +73,9 @@ impl Rejections {
         }
         let sql = format!(
             "INSERT INTO {} AS known \
-               (queue_url, message_id, reason, sqlstate, times_seen, message_group, visible_at) \
-             SELECT $1, message_id, reason, sqlstate, times_seen, message_group, \
+               (queue_url, message_id, reason, sqlstate, times_seen, first_seen, last_seen, message_group, visible_at) \
+             SELECT $1, message_id, reason, sqlstate, times_seen, \
+               pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), message_group, \
                pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) \
                  pg_catalog.make_interval(secs => hidden_for::pg_catalog.float8) \
              FROM {} AS seen (message_id, reason, sqlstate, times_seen, message_group, hidden_for) \
@@ -168,7 +169,7 @@ pub fn prune(table: &OwnTable, retention: Duration, most: i64) {
            SELECT queue_url, message_id FROM {name} \
            WHERE last_seen OPERATOR(pg_catalog.<) \
                  (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(secs => $1)) \
-           ORDER BY last_seen LIMIT $2)"
+           ORDER BY last_seen LIMIT $2 FOR UPDATE SKIP LOCKED)"
     );
     let arguments = [retention.as_secs_f64().into(), most.into()];
     table

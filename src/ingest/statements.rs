@@ -11,7 +11,7 @@ use super::ledger::{Key, Ledger, Patience};
 use super::message::Row;
 use super::target::Target;
 use crate::pg::array::{self, rows_of};
-use crate::pg::error::Caught;
+use crate::pg::error::{Caught, Fault};
 use crate::pg::subtransaction::attempt;
 
 thread_local! {
@@ -23,6 +23,17 @@ pub struct Statements {
     target: Target,
     ledger: Ledger,
     user_logins: OwnedPreparedStatement,
+    one_login: OwnedPreparedStatement,
+}
+
+/// How rows are put into `user_logins`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    /// All with one INSERT ... SELECT.
+    Together,
+    /// The only one with INSERT ... VALUES, which a distributed table sends to the node of that row, and tells of an error
+    /// as that node raised it.
+    Alone,
 }
 
 /// Why rows were not inserted.
@@ -50,12 +61,13 @@ impl Statements {
         use BuiltinOid::*;
         // Two statements, not one with a CTE, so that user_logins may be a foreign, distributed or partitioned
         // table, or a view.
-        let user_logins = format!(
-            "INSERT INTO {} (user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date) \
-             SELECT * FROM {}",
-            target.user_logins,
-            rows_of(1..=7)
+        let insert = format!(
+            "INSERT INTO {} (user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date)",
+            target.user_logins
         );
+        let user_logins = format!("{insert} SELECT * FROM {}", rows_of(1..=7));
+        let firsts: Vec<String> = (1..=7).map(|n| format!("(${n})[1]")).collect();
+        let one_login = format!("{insert} VALUES ({})", firsts.join(", "));
         let texts = TEXTARRAYOID;
         let types = [
             texts,
@@ -67,14 +79,14 @@ impl Statements {
             DATEARRAYOID,
         ]
         .map(PgOid::BuiltIn);
+        let prepare = |sql: &str| {
+            Spi::connect(|client| client.prepare_mut(sql, &types).map(|plan| plan.keep()))
+        };
         Ok(Statements {
             target: target.clone(),
             ledger: Ledger::prepare(&target.ledger)?,
-            user_logins: Spi::connect(|client| {
-                client
-                    .prepare_mut(user_logins.as_str(), &types)
-                    .map(|plan| plan.keep())
-            })?,
+            user_logins: prepare(&user_logins)?,
+            one_login: prepare(&one_login)?,
         })
     }
 
@@ -86,6 +98,23 @@ impl Statements {
     /// # Errors
     /// What the ledger or the table raised.
     pub fn insert(&self, rows: &[&Row], patience: Patience) -> Result<Vec<i64>, NotInserted> {
+        match self.insert_in(Form::Together, rows, patience) {
+            Err(NotInserted {
+                error,
+                in_ledger: false,
+            }) if rows.len() == 1 && error.fault() == Fault::Unclear => {
+                self.insert_in(Form::Alone, rows, patience)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn insert_in(
+        &self,
+        form: Form,
+        rows: &[&Row],
+        patience: Patience,
+    ) -> Result<Vec<i64>, NotInserted> {
         let in_ledger = Cell::new(true);
         attempt(|| {
             let mut keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
@@ -97,7 +126,9 @@ impl Statements {
                 .filter(|row| new.contains(&row.key))
                 .copied()
                 .collect();
-            self.insert_logins(&rows);
+            if !rows.is_empty() {
+                self.insert_logins(form, &rows);
+            }
             rows.iter().map(|row| row.key.sent_at).collect()
         })
         .map_err(|error| NotInserted {
@@ -106,10 +137,13 @@ impl Statements {
         })
     }
 
-    fn insert_logins(&self, rows: &[&Row]) {
-        if rows.is_empty() {
-            return;
-        }
+    /// Reaches the tables without writing anything: where they are on another server, an error tells that it is down.
+    pub fn touch(&self) {
+        self.ledger.enter(&[], Patience::UntilItEnds);
+        self.insert_logins(Form::Together, &[]);
+    }
+
+    fn insert_logins(&self, form: Form, rows: &[&Row]) {
         let texts = |of: fn(&Row) -> Option<&str>| array::text(rows.iter().map(move |row| of(row)));
         Spi::connect_mut(|client| {
             let arguments = [
@@ -121,8 +155,12 @@ impl Statements {
                 array::int4(rows.iter().map(|row| row.login.app_version())),
                 array::date(rows.iter().map(|row| row.key.day())),
             ];
+            let statement = match form {
+                Form::Together => &self.user_logins,
+                Form::Alone => &self.one_login,
+            };
             client
-                .update(&self.user_logins, None, &arguments)
+                .update(statement, None, &arguments)
                 .unwrap_or_else(|error| pgrx::error!("{error}"));
         });
     }

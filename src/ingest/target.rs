@@ -2,10 +2,13 @@
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::statements::Statements;
 use crate::errors::Failure;
 use crate::own_tables::{EXTENSION, LEDGER, OwnTable, REJECTED};
+use crate::pg::identity::current_role;
 use crate::pg::relation::{self, Column};
 use crate::pg::{database, policy};
+use crate::settings;
 
 /// The tables of one ingest, as our statements name them: with their schema, quoted.
 #[derive(Clone, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct Target {
     pub ledger: OwnTable,
     /// The messages that cannot become rows.
     pub rejected: OwnTable,
+    /// How many rows a statement is to write.
+    pub chunk: usize,
 }
 
 impl Target {
@@ -33,12 +38,77 @@ impl Target {
         check_user_logins(schema)?;
         ledger.check()?;
         rejected.check()?;
-        Ok(Target {
+        let target = Target {
             user_logins: relation::qualified_name(schema, c"user_logins"),
             ledger,
             rejected,
-        })
+            chunk: chunk_of(relation::find(schema, c"user_logins").map_or(0, relation::shards)),
+        };
+        target.check_servers(schema)?;
+        Ok(target)
     }
+}
+
+impl Target {
+    /// No transaction spans two servers. Rows and ledger must be on one, and reached over one connection.
+    fn check_servers(&self, schema: Oid) -> Result<(), Failure> {
+        let Some(user_logins) = relation::find(schema, c"user_logins") else {
+            return Ok(());
+        };
+        let of_rows = foreign_servers(user_logins);
+        let of_ledger = foreign_servers(self.ledger.oid());
+        if of_rows.is_empty() && of_ledger.is_empty() {
+            return Ok(());
+        }
+        let (table, ledger) = (&self.user_logins, self.ledger.name());
+        match (of_rows.as_slice(), of_ledger.as_slice()) {
+            (_, []) if settings::allow_foreign_table() => {}
+            (_, []) => {
+                let table = table.clone();
+                return Err(Failure::ForeignTable { table });
+            }
+            ([Some(of_rows)], [Some(of_ledger)])
+                if of_rows == of_ledger
+                    && relation::user_mapping(current_role(), *of_rows)
+                        == relation::user_mapping(self.ledger.owner(), *of_ledger) => {}
+            _ => {
+                let (ledger, table) = (ledger.to_owned(), table.clone());
+                return Err(Failure::ForeignLedger { ledger, table });
+            }
+        }
+        Statements::prepared(self).touch();
+        Ok(())
+    }
+}
+
+/// Inserting is fastest around a thousand rows a statement. A distributed table splits each statement among its shards, of
+/// which each wants its share.
+fn chunk_of(shards: usize) -> usize {
+    const CHUNK: usize = 1_000;
+    const SHARDS_OF_ONE_CHUNK: usize = 4;
+    const LARGEST: usize = 10_000;
+    (CHUNK * shards.div_ceil(SHARDS_OF_ONE_CHUNK)).clamp(CHUNK, LARGEST)
+}
+
+/// The foreign servers that the relation, or its partitions, are on, each once; `None` among them stands for this
+/// server. Nothing where all of it is here.
+fn foreign_servers(relation: Oid) -> Vec<Option<Oid>> {
+    let mut servers = Vec::new();
+    let mut relations = vec![relation];
+    while let Some(relation) = relations.pop() {
+        let partitions = relation::partitions(relation);
+        if partitions.is_empty() {
+            let server = relation::foreign_server(relation);
+            if !servers.contains(&server) {
+                servers.push(server);
+            }
+        }
+        relations.extend(partitions);
+    }
+    if servers == [None] {
+        servers.clear();
+    }
+    servers
 }
 
 fn refuse_read_only() {

@@ -55,6 +55,7 @@ pub struct Tally {
 pub struct Writer {
     statements: Rc<Statements>,
     user_logins: String,
+    chunk: usize,
     rejected: OwnTable,
     at_abort: AtAbort,
     stat: QueueStat,
@@ -90,6 +91,7 @@ impl Writer {
         let mut writer = Writer {
             statements: Statements::prepared(target),
             user_logins: target.user_logins.clone(),
+            chunk: target.chunk,
             rejected: target.rejected.clone(),
             at_abort,
             stat: source.stat().clone(),
@@ -114,6 +116,11 @@ impl Writer {
     /// What a writer of a later transaction needs to [`resume`](Writer::resume).
     pub fn pause(self) -> Memory {
         self.memory
+    }
+
+    /// How many messages to write at a time.
+    pub fn chunk(&self) -> usize {
+        self.chunk
     }
 
     /// What became of all messages written so far.
@@ -276,11 +283,15 @@ impl Writer {
             }
             Err(not_inserted) => match not_inserted.error.fault() {
                 Fault::Row => Ok(Outcome::Refused(Box::new(not_inserted.error))),
+                // Tried on its own, the row that it is about may tell more.
+                Fault::Unclear if part.len() > 1 => {
+                    Ok(Outcome::Refused(Box::new(not_inserted.error)))
+                }
                 Fault::Table => Err(Failure::NoPartition {
                     table: self.user_logins.clone(),
                     message: not_inserted.error.message().to_owned(),
                 }),
-                Fault::Server => not_inserted.error.rethrow(),
+                Fault::Server | Fault::Unclear => not_inserted.error.rethrow(),
             },
         }
     }

@@ -100,6 +100,8 @@ pub enum Fault {
     Table,
     /// Neither: a missing right, a deadlock, a full disk, a cancel.
     Server,
+    /// The error does not say: XX000, as a distributed table has for what one of its nodes refused.
+    Unclear,
 }
 
 /// An error that left a subtransaction.
@@ -128,6 +130,8 @@ impl Caught {
             Fault::Table
         } else if self.state.blames_the_row() || self.comes_from(&[CHECKS_OPTIONS]) {
             Fault::Row
+        } else if self.state == PgSqlErrorCode::ERRCODE_INTERNAL_ERROR.into() {
+            Fault::Unclear
         } else {
             Fault::Server
         }

@@ -1,8 +1,9 @@
 //! What the catalogs say of a relation, read through the caches that Postgres keeps for itself.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_void};
 
-use pgrx::{PgRelation, Spi, pg_sys};
+use pgrx::spi::SpiResult;
+use pgrx::{PgList, PgRelation, Spi, pg_sys};
 
 /// A column, as far as an INSERT that names it or leaves it out is concerned.
 #[derive(Clone, Debug)]
@@ -96,6 +97,20 @@ pub fn qualified_name(schema: pg_sys::Oid, name: &CStr) -> String {
         let quoted = pg_sys::quote_qualified_identifier(schema.as_ptr(), name.as_ptr());
         CStr::from_ptr(quoted).to_string_lossy().into_owned()
     }
+}
+
+/// The same of a relation that is there.
+pub fn name_of(relation: pg_sys::Oid) -> String {
+    let (schema, name) = {
+        let relation = open(relation);
+        // SAFETY: an open relation has its pg_class row, whose name is nul-terminated.
+        unsafe {
+            let class = &*relation.rd_rel;
+            let name = CStr::from_ptr(class.relname.data.as_ptr()).to_owned();
+            (class.relnamespace, name)
+        }
+    };
+    qualified_name(schema, &name)
 }
 
 /// The role that owns the relation.
@@ -219,6 +234,103 @@ pub fn partitions(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
         }
         std::slice::from_raw_parts(partitions.oids, partitions.nparts as usize).to_vec()
     }
+}
+
+/// Whether anything attached to the relation may run code: triggers, rules, constraints, defaults, or indexes over
+/// expressions, a predicate or operators that are not built in. A column of a type that is not built in counts, too.
+pub fn may_run_code(relation: pg_sys::Oid) -> bool {
+    let relation = open(relation);
+    // SAFETY: the relation is open, so its cache entry and what it points to stay; `rd_att` is never null.
+    unsafe {
+        let has_constraints = (*relation.rd_att)
+            .constr
+            .as_ref()
+            .is_some_and(|constraints| constraints.num_check > 0 || constraints.num_defval > 0);
+        !relation.trigdesc.is_null()
+            || !relation.rd_rules.is_null()
+            || has_constraints
+            || relation
+                .tuple_desc()
+                .iter()
+                .any(|attribute| !is_built_in(attribute.atttypid))
+            || indexes(&relation).into_iter().any(index_may_run_code)
+    }
+}
+
+fn indexes(relation: &PgRelation) -> Vec<pg_sys::Oid> {
+    // SAFETY: the relation is open; the list is a copy in the current memory context.
+    unsafe {
+        let list = pg_sys::RelationGetIndexList(relation.as_ptr());
+        PgList::<c_void>::from_pg(list).iter_oid().collect()
+    }
+}
+
+fn index_may_run_code(index: pg_sys::Oid) -> bool {
+    let index = open(index);
+    // SAFETY: the index is open: it has its pg_index row, and an operator family for each of its key columns.
+    unsafe {
+        let is_set = |attribute: u32| {
+            !pg_sys::heap_attisnull(index.rd_indextuple, attribute as i32, std::ptr::null_mut())
+        };
+        let keys = usize::try_from((*index.rd_index).indnkeyatts).unwrap_or(0);
+        let families = std::slice::from_raw_parts(index.rd_opfamily, keys);
+        is_set(pg_sys::Anum_pg_index_indexprs)
+            || is_set(pg_sys::Anum_pg_index_indpred)
+            || families.iter().any(|family| !is_built_in(*family))
+    }
+}
+
+/// Whether initdb made the object.
+fn is_built_in(object: pg_sys::Oid) -> bool {
+    object.to_u32() < pg_sys::FirstNormalObjectId
+}
+
+/// The number of blocks that the table has on disk, without its indexes.
+pub fn blocks(relation: pg_sys::Oid) -> u32 {
+    let relation = open(relation);
+    // SAFETY: the relation is open and has storage: it is a plain table, as its kind says.
+    unsafe {
+        if (*relation.rd_rel).relkind as u8 != pg_sys::RELKIND_RELATION {
+            return 0;
+        }
+        pg_sys::RelationGetNumberOfBlocksInFork(relation.as_ptr(), pg_sys::ForkNumber::MAIN_FORKNUM)
+    }
+}
+
+/// How many shards Citus has made of the relation: none of one that is not distributed, or without Citus.
+pub fn shards(relation: pg_sys::Oid) -> usize {
+    let has_citus = find(
+        pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE),
+        c"pg_dist_shard",
+    )
+    .is_some();
+    if !has_citus {
+        return 0;
+    }
+    let counted: SpiResult<Option<i64>> = Spi::get_one_with_args(
+        "SELECT pg_catalog.count(*) FROM pg_catalog.pg_dist_shard \
+         WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1",
+        &[relation.into()],
+    );
+    let counted = counted.unwrap_or_else(|error| pgrx::error!("{error}"));
+    usize::try_from(counted.unwrap_or(0)).unwrap_or(0)
+}
+
+/// The foreign server that the relation is a table of, if it is a foreign table.
+pub fn foreign_server(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    let is_foreign = {
+        let relation = open(relation);
+        // SAFETY: an open relation has its pg_class row.
+        unsafe { (*relation.rd_rel).relkind as u8 == pg_sys::RELKIND_FOREIGN_TABLE }
+    };
+    // SAFETY: the relation is a foreign table, as the function asks for.
+    is_foreign.then(|| unsafe { pg_sys::GetForeignServerIdByRelId(relation) })
+}
+
+/// The user mapping under which `role` reaches the foreign server. Raises an error where there is none.
+pub fn user_mapping(role: pg_sys::Oid, server: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: gives a palloc'd struct, or raises an error.
+    unsafe { (*pg_sys::GetUserMapping(role, server)).umid }
 }
 
 /// Keeps others from adding triggers and rules to the relation until the transaction ends, as INSERT does.

@@ -13,6 +13,17 @@ use super::transaction::nest_level;
 /// # Errors
 /// What `work` raised.
 pub fn attempt<R>(work: impl FnOnce() -> R) -> Result<R, Caught> {
+    attempt_to_keep(work, |_| true)
+}
+
+/// The same, but the effects of `work` are rolled back as well where `is_kept` says no to its result.
+///
+/// # Errors
+/// What `work` raised.
+pub fn attempt_to_keep<R>(
+    work: impl FnOnce() -> R,
+    is_kept: impl FnOnce(&R) -> bool,
+) -> Result<R, Caught> {
     let surroundings = Surroundings::now();
     // SAFETY: we are inside a transaction: every caller is reached from SQL or from a worker's transaction.
     unsafe { pg_sys::BeginInternalSubTransaction(std::ptr::null()) };
@@ -27,9 +38,9 @@ pub fn attempt<R>(work: impl FnOnce() -> R) -> Result<R, Caught> {
 
     match &outcome {
         // SAFETY: the subtransaction begun above is the current one, since `work` ended its own.
-        Ok(_) => unsafe { pg_sys::ReleaseCurrentSubTransaction() },
-        // SAFETY: as above; this is what Postgres offers after an error inside a subtransaction.
-        Err(_) => unsafe { pg_sys::RollbackAndReleaseCurrentSubTransaction() },
+        Ok(result) if is_kept(result) => unsafe { pg_sys::ReleaseCurrentSubTransaction() },
+        // SAFETY: as above; this is what Postgres offers after an error inside a subtransaction, too.
+        _ => unsafe { pg_sys::RollbackAndReleaseCurrentSubTransaction() },
     }
     surroundings.restore();
     outcome.map_err(|error| Caught::new(error, last_state))

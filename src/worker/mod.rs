@@ -9,7 +9,6 @@
 
 mod launcher;
 mod pace;
-pub mod prune;
 mod pruning;
 mod runner;
 mod shares;

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 
-use super::prune::prune;
+use crate::ingest::{Counting, prune};
 use crate::pg::transaction;
 use crate::report;
+use crate::settings;
 
 /// Entries that one step deletes: a few milliseconds of work.
 const STEP: i64 = 1_000;
@@ -30,7 +31,8 @@ impl Pruning {
         if let Some(not_before) = self.not_before.filter(|not_before| *not_before > now) {
             return not_before - now;
         }
-        let pause = match transaction::run(|| Ok::<_, Infallible>(prune(STEP))) {
+        let prune = || prune(settings::ledger_retention(), STEP, Counting::No);
+        let pause = match transaction::run(|| Ok::<_, Infallible>(prune())) {
             Ok(Ok(deleted)) if deleted >= STEP => BETWEEN_STEPS,
             Ok(_) => BETWEEN_ROUNDS,
             // Somebody holds a lock, as CREATE INDEX does.

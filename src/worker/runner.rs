@@ -10,7 +10,7 @@ use queue::{ErrorKind, Receive};
 use super::pace::Pace;
 use crate::board::{self, Assignment};
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, CHUNK, Intake, Memory, Source, Taken, Target, Writer};
+use crate::ingest::{AtAbort, Intake, Memory, Source, Taken, Target, Writer};
 use crate::own_tables::EXTENSION;
 use crate::pg::context::with_context;
 use crate::pg::error::Caught;
@@ -291,7 +291,7 @@ impl Runner {
         let target = Target::check()?;
         transaction::defer_nothing();
         let mut writer = Writer::new(source, &target, AtAbort::Keep).resume(self.memory.clone());
-        for chunk in self.held.messages().chunks(CHUNK) {
+        for chunk in self.held.messages().chunks(target.chunk) {
             writer.write(chunk)?;
         }
         // Once more, now that the tables that were written to are locked and stay those of their extension until the

@@ -1,0 +1,62 @@
+//! Pruning: what the ledger and the record of rejections need not remember any more.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use pgrx::Spi;
+use pgrx::spi::SpiResult;
+
+use super::ledger::Key;
+use super::rejections;
+use super::ring::{Counting, Ring};
+use crate::own_tables::{LEDGER, OwnTable, REJECTED};
+use crate::pg::clock;
+
+/// What a session deletes one by one beside its own work.
+const FEW: i64 = 1_000;
+
+/// Prunes what is older than `retention`: the ledger by its leaves, or at most `most` entries of one that somebody has
+/// replaced by another table, and at most `most` rejections. Nothing where the extension is not installed. Returns how
+/// many entries of the ledger, as far as it counts them.
+pub fn prune(retention: Duration, most: i64, counting: Counting) -> i64 {
+    let (Ok(ledger), Ok(rejected)) = (OwnTable::find(LEDGER), OwnTable::find(REJECTED)) else {
+        return 0;
+    };
+    rejections::prune(&rejected, retention, most);
+    match Ring::of(&ledger) {
+        Some(ring) => ring.truncate_expired(&ledger, retention, counting),
+        None => delete_entries(&ledger, retention, most),
+    }
+}
+
+/// Prunes, once a day in a session that ingests: where there is no launcher, nobody else may come by.
+pub fn prune_daily(retention: Duration) {
+    thread_local! {
+        static LAST_DAY: Cell<Option<i32>> = const { Cell::new(None) };
+    }
+    let today = Some(Key::day_of(clock::now()));
+    if LAST_DAY.replace(today) != today {
+        prune(retention, FEW, Counting::No);
+    }
+}
+
+/// By their key: a `ctid` says nothing in a partitioned, distributed or foreign table.
+fn delete_entries(ledger: &OwnTable, retention: Duration, most: i64) -> i64 {
+    let table = ledger.name();
+    let sql = format!(
+        "WITH expired AS MATERIALIZED ( \
+           SELECT sent_at, message_id FROM {table} \
+           WHERE sent_at OPERATOR(pg_catalog.<) \
+                 (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(secs => $1)) \
+           ORDER BY sent_at LIMIT $2) \
+         DELETE FROM {table} AS entry USING expired \
+         WHERE entry.sent_at OPERATOR(pg_catalog.=) expired.sent_at \
+           AND entry.message_id OPERATOR(pg_catalog.=) expired.message_id"
+    );
+    let arguments = [retention.as_secs_f64().into(), most.into()];
+    let deleted: SpiResult<usize> = ledger.write(|| {
+        Spi::connect_mut(|client| Ok(client.update(sql.as_str(), None, &arguments)?.len()))
+    });
+    let deleted = deleted.unwrap_or_else(|error| pgrx::error!("{error}"));
+    i64::try_from(deleted).unwrap_or(i64::MAX)
+}

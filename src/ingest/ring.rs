@@ -1,0 +1,153 @@
+//! The leaves of the ledger: a ring of days, in which the same leaf has its turn every 32 days.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use pgrx::Spi;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::Oid;
+use pgrx::spi::SpiResult;
+
+use super::ledger::Key;
+use crate::own_tables::OwnTable;
+use crate::pg::setting::with_lock_timeout;
+use crate::pg::subtransaction::attempt;
+use crate::pg::{clock, relation};
+
+/// How many leaves there are. A power of two, so that the table's partition key is a mask.
+const LEAVES: usize = 32;
+
+/// Whoever inserts into an expired leaf, which only a very late redelivery does, waits for no longer than this.
+const TRUNCATE_WITHIN: Duration = Duration::from_millis(10);
+
+/// Whether to count what is pruned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counting {
+    Yes,
+    No,
+}
+
+/// The leaves of a ledger that is as CREATE EXTENSION made it.
+pub struct Ring([Oid; LEAVES]);
+
+impl Ring {
+    /// The leaves of `ledger`; none where somebody has replaced it by a table of another kind.
+    pub fn of(ledger: &OwnTable) -> Option<Ring> {
+        let partitions = relation::partitions(ledger.oid());
+        if partitions.len() != LEAVES {
+            return None;
+        }
+        let mut leaves = [Oid::INVALID; LEAVES];
+        for (place, leaf) in leaves.iter_mut().enumerate() {
+            let name = CString::new(format!("sqs_ledger_{place:02}")).ok()?;
+            *leaf = relation::find(ledger.schema(), &name)?;
+            if !partitions.contains(leaf) {
+                return None;
+            }
+        }
+        Some(Ring(leaves))
+    }
+
+    /// The leaves that entries with these keys belong to.
+    pub fn leaves_of(&self, keys: &[Key]) -> Vec<Oid> {
+        let needed = keys
+            .iter()
+            .fold(0u32, |needed, key| needed | 1 << place_of(key.day()));
+        (0..LEAVES)
+            .filter(|place| needed & 1 << place != 0)
+            .map(|place| self.0[place])
+            .collect()
+    }
+
+    /// Truncates the leaves of `ledger` whose youngest entry was sent longer than `retention` ago. A leaf that somebody
+    /// else has locked is left for the next time. Returns how many entries those had, if it is to count them, which
+    /// takes longer than truncating.
+    pub fn truncate_expired(
+        &self,
+        ledger: &OwnTable,
+        retention: Duration,
+        counting: Counting,
+    ) -> i64 {
+        let oldest_kept = clock::now().saturating_sub(microseconds(retention));
+        let tomorrow = Key::day_of(clock::now()) + 1;
+        let expired = (0..LEAVES).filter(|&place| {
+            let last_day = last_day_of(place, tomorrow);
+            last_day < Key::day_of(oldest_kept) && relation::blocks(self.0[place]) > 0
+        });
+        expired
+            .map(|place| {
+                truncate_if_expired(&ledger.partition(self.0[place]), oldest_kept, counting)
+            })
+            .sum()
+    }
+}
+
+fn microseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The place of the leaf that a day has, by the table's partition key.
+fn place_of(day: i32) -> usize {
+    (day & (LEAVES as i32 - 1)) as usize
+}
+
+/// The last day up to `latest` that has the leaf in `place`.
+fn last_day_of(place: usize, latest: i32) -> i32 {
+    let since = place_of(latest - place as i32);
+    latest - since as i32
+}
+
+fn truncate_if_expired(leaf: &OwnTable, oldest_kept: i64, counting: Counting) -> i64 {
+    let truncated = attempt(|| {
+        with_lock_timeout(TRUNCATE_WITHIN, || {
+            leaf.write(|| {
+                truncate_older_than(leaf.name(), oldest_kept, counting)
+                    .unwrap_or_else(|error| pgrx::error!("{error}"))
+            })
+        })
+    });
+    match truncated {
+        Ok(entries) => entries,
+        Err(error) if error.is_contention() => 0,
+        Err(error) => error.rethrow(),
+    }
+}
+
+fn truncate_older_than(name: &str, oldest_kept: i64, counting: Counting) -> SpiResult<i64> {
+    let is_expired = || -> SpiResult<bool> {
+        // Read from the right end of the primary key.
+        let youngest: Option<TimestampWithTimeZone> =
+            Spi::get_one(&format!("SELECT pg_catalog.max(sent_at) FROM {name}"))?;
+        Ok(youngest.is_none_or(|youngest| i64::from(youngest) < oldest_kept))
+    };
+    if !is_expired()? {
+        return Ok(0);
+    }
+    let entries = match counting {
+        Counting::No => 0,
+        Counting::Yes => {
+            Spi::get_one(&format!("SELECT pg_catalog.count(*) FROM {name}"))?.unwrap_or(0)
+        }
+    };
+    Spi::run(&format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"))?;
+    if !is_expired()? {
+        return Ok(0);
+    }
+    Spi::run(&format!("TRUNCATE {name}"))?;
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_last_day_of_a_leaf_is_its_last_one(place in 0usize..LEAVES, latest in 0i32..3_000_000) {
+            let day = last_day_of(place, latest);
+            prop_assert_eq!(place_of(day), place);
+            prop_assert!(day <= latest && day > latest - LEAVES as i32);
+        }
+    }
+}
