@@ -206,9 +206,7 @@ mod ended_and_started {
         assert!(took < Duration::from_secs(3), "stopping took {took:?}");
         scene.queue.expect_drained();
         scene.expect_handed_out_once(5);
-        let log = scene.cluster.log();
-        assert!(!log.contains("was terminated by signal"), "{log}");
-        assert!(!log.contains("FATAL:  terminating background worker \"user_logins_sqs worker"));
+        assert!(!scene.cluster.log().contains("was terminated by signal"));
         scene.cluster.start();
         assert_eq!(admin(&scene.cluster).logins(), 5);
     }
