@@ -15,6 +15,7 @@ mod fifo;
 mod foreign_tables;
 mod install_and_dump;
 mod large_transactions;
+mod masks;
 mod monitoring;
 mod never_a_second_row;
 mod no_raw_pii;
