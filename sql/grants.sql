@@ -4,7 +4,8 @@ REVOKE ALL ON PROCEDURE sqs_drain(text, integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_subscribe(text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_unsubscribe(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_subscription_changed() FROM PUBLIC;
-REVOKE ALL ON FUNCTION sqs_subscription_restored() FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_subscription_stamp() FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_subscription_check_role() FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_prune(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_masks(text) FROM PUBLIC;
 
@@ -16,7 +17,10 @@ COMMENT ON FUNCTION sqs_subscribe(text, integer) IS
     'Have background workers ingest from an SQS queue from now on, as the current role';
 COMMENT ON FUNCTION sqs_unsubscribe(text) IS 'End a subscription';
 COMMENT ON FUNCTION sqs_subscription_changed() IS 'Trigger function: tells the launcher when a change is committed';
-COMMENT ON FUNCTION sqs_subscription_restored() IS 'Trigger function: what is restored from a dump is not enabled';
+COMMENT ON FUNCTION sqs_subscription_stamp() IS
+    'Trigger function: a row carries the number of the installation that it was written in';
+COMMENT ON FUNCTION sqs_subscription_check_role() IS
+    'Trigger function: a row names a role that its writer has the rights of';
 COMMENT ON FUNCTION sqs_prune(bigint) IS
     'Delete ledger entries and rejections older than user_logins_sqs.ledger_retention, return the number of entries';
 COMMENT ON FUNCTION sqs_masks(text) IS

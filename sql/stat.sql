@@ -1,10 +1,10 @@
 CREATE VIEW sqs_stat AS
     SELECT queue_url, received, inserted, duplicates, rejected, deleted, delete_failures, errors, last_error,
-           last_error_at, last_commit, lag_p50, lag_p99, workers, state, stats_reset
+           last_error_at, last_commit, lag_p50, lag_p99, workers, state, reason, stats_reset
     FROM sqs_stat_get_queues();
 
 COMMENT ON VIEW sqs_stat IS
-    'What became of the messages of each queue, as sqs_ingest, sqs_drain and workers in this database have counted';
+    'What became of the messages of each queue, as sqs_ingest, sqs_drain and workers in this database have counted, and what its workers do';
 COMMENT ON COLUMN sqs_stat.queue_url IS 'URL of the queue';
 COMMENT ON COLUMN sqs_stat.received IS 'Messages received, whether or not the transaction committed';
 COMMENT ON COLUMN sqs_stat.inserted IS 'Rows committed to user_logins';
@@ -22,7 +22,9 @@ COMMENT ON COLUMN sqs_stat.lag_p99 IS
     'Time from SentTimestamp to commit that 99 percent of the inserted rows did not exceed, likewise';
 COMMENT ON COLUMN sqs_stat.workers IS 'Background workers that run for the queue now';
 COMMENT ON COLUMN sqs_stat.state IS
-    'What they do: idle, running, retrying after an error, paused because user_logins refuses everything';
+    'What they do: idle, running, retrying after an error, paused because user_logins refuses everything. Of a subscription without workers: waiting because none can be started, disabled, resting because it was made in another installation';
+COMMENT ON COLUMN sqs_stat.reason IS
+    'Why fewer workers run than the subscription asks for; NULL: there is no reason';
 COMMENT ON COLUMN sqs_stat.stats_reset IS
     'Since when all this is counted: the first use since the server started, or the last sqs_stat_reset()';
 

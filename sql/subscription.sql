@@ -1,9 +1,25 @@
+-- The number of this installation is the start value of a sequence: a dump does not bring it along, a standby and
+-- pg_upgrade do.
+DO $$
+BEGIN
+    EXECUTE pg_catalog.format(
+        'CREATE SEQUENCE sqs_installation MINVALUE 0 START WITH %s',
+        pg_catalog.hashtextextended(pg_catalog.gen_random_uuid()::pg_catalog.text, 0)
+            OPERATOR(pg_catalog.&) 9223372036854775807
+    );
+END
+$$;
+
+COMMENT ON SEQUENCE sqs_installation IS
+    'Its start value, drawn at random, is the number of this installation: sqs_subscription.installation';
+
 CREATE TABLE sqs_subscription (
-    queue_url text        PRIMARY KEY,
-    role      regrole     NOT NULL,
-    workers   integer     NOT NULL DEFAULT 1 CHECK (workers BETWEEN 1 AND 32),
-    enabled   boolean     NOT NULL DEFAULT true,
-    created   timestamptz NOT NULL DEFAULT pg_catalog.now()
+    queue_url    text        PRIMARY KEY,
+    role         regrole     NOT NULL,
+    workers      integer     NOT NULL DEFAULT 1 CHECK (workers BETWEEN 1 AND 32),
+    enabled      boolean     NOT NULL DEFAULT true,
+    created      timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    installation bigint      NOT NULL
 );
 
 COMMENT ON TABLE sqs_subscription IS
@@ -13,32 +29,20 @@ COMMENT ON COLUMN sqs_subscription.role IS 'Role that subscribed, and that its w
 COMMENT ON COLUMN sqs_subscription.workers IS 'How many workers ingest from the queue';
 COMMENT ON COLUMN sqs_subscription.enabled IS 'Whether they do; false pauses the subscription';
 COMMENT ON COLUMN sqs_subscription.created IS 'When it was subscribed to';
-
--- A row here runs code as the role that it names: triggers on user_logins. So a right to write all tables, as
--- pg_write_all_data has, is not enough: no policy lets anybody write but the owner, who needs none.
-ALTER TABLE sqs_subscription ENABLE ROW LEVEL SECURITY;
-CREATE POLICY readable ON sqs_subscription FOR SELECT USING (true);
+COMMENT ON COLUMN sqs_subscription.installation IS
+    'Number of the installation that carries it out, set by every UPDATE. A row that was restored from a dump or replicated has that of the original, and does nothing here';
 
 SELECT pg_catalog.pg_extension_config_dump('sqs_subscription', '');
+
+CREATE TRIGGER stamp_installation
+    BEFORE INSERT OR UPDATE ON sqs_subscription
+    FOR EACH ROW EXECUTE FUNCTION sqs_subscription_stamp();
+
+CREATE TRIGGER check_role
+    AFTER INSERT OR UPDATE ON sqs_subscription
+    FOR EACH ROW EXECUTE FUNCTION sqs_subscription_check_role();
+ALTER TABLE sqs_subscription ENABLE ALWAYS TRIGGER check_role;
 
 CREATE TRIGGER wake_launcher
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sqs_subscription
     FOR EACH STATEMENT EXECUTE FUNCTION sqs_subscription_changed();
-
--- As with CREATE SUBSCRIPTION, what is restored from a dump does nothing until it is enabled: a copy of a database must
--- not take the messages of the original. Every dump sets row_security at its top, which hardly anybody else does.
-CREATE FUNCTION sqs_subscription_restored() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_settings WHERE name = 'row_security' AND source = 'session') THEN
-        NEW.enabled := false;
-        RAISE WARNING 'the subscription of queue "%" is restored, but not enabled', NEW.queue_url
-            USING HINT = 'To ingest here: UPDATE sqs_subscription SET enabled = true.';
-    END IF;
-    RETURN NEW;
-END
-$$;
-
-CREATE TRIGGER restored
-    BEFORE INSERT ON sqs_subscription
-    FOR EACH ROW WHEN (NEW.enabled)
-    EXECUTE FUNCTION sqs_subscription_restored();

@@ -65,6 +65,8 @@ pub enum Failure {
     CannotLogin { role: String },
     /// The subscription belongs to another role.
     NotSubscriber { queue: String },
+    /// A row of `sqs_subscription` names a role that its writer has no rights of.
+    NotMember { role: String },
     /// There is no such subscription.
     NotSubscribed { queue: String },
     /// `user_logins` refuses row after row.
@@ -269,7 +271,7 @@ fn said(failure: Failure) -> Said {
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("subscriptions live in database \"{database}\""),
         )
-        .hint("Subscribe there, or set user_logins_sqs.database to this database and restart the server."),
+        .hint("Subscribe there, or set user_logins_sqs.database to this database."),
         CannotLogin { role } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("role \"{role}\" is not permitted to log in"),
@@ -281,6 +283,12 @@ fn said(failure: Failure) -> Said {
             format!("the subscription of queue \"{queue}\" belongs to another role"),
         )
         .hint("Its role, a member of that role, or a superuser can change it."),
+        NotMember { role } => Said::new(
+            ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("must be a member of role \"{role}\" to subscribe as it"),
+        )
+        .detail("Workers run as the role that a row of sqs_subscription names.")
+        .hint("Subscribe as that role, or have it granted."),
         NotSubscribed { queue } => {
             Said::new(ERRCODE_UNDEFINED_OBJECT, format!("queue \"{queue}\" is not subscribed to"))
                 .hint("Table sqs_subscription lists the subscriptions.")

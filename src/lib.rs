@@ -23,10 +23,12 @@
 //! The crate `queue` receives and deletes, the crate `login` decodes and masks; neither knows of Postgres. This
 //! crate puts them together and owns the middle: [`ingest`]. Unsafe calls into Postgres have safe names in [`pg`].
 
+mod board;
 mod errors;
 #[cfg(any(test, feature = "pg_test"))]
 mod in_database;
 mod ingest;
+mod installation;
 mod io;
 mod mask_keys;
 mod notice;
@@ -44,6 +46,7 @@ mod sqs_stat;
 mod sqs_stat_lag;
 mod sqs_stat_reset;
 mod sqs_subscribe;
+mod sqs_subscription;
 mod stat;
 mod worker;
 
@@ -55,7 +58,12 @@ pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 pgrx::extension_sql_file!(
     "../sql/subscription.sql",
     name = "subscription",
-    requires = ["tables", sqs_subscribe::sqs_subscription_changed]
+    requires = [
+        "tables",
+        sqs_subscription::sqs_subscription_stamp,
+        sqs_subscription::sqs_subscription_check_role,
+        sqs_subscription::sqs_subscription_changed
+    ]
 );
 pgrx::extension_sql_file!(
     "../sql/stat.sql",

@@ -109,6 +109,18 @@ impl OwnTable {
         }
     }
 
+    /// Locks the table for reading until the transaction ends, if that is possible without waiting.
+    pub fn try_lock_for_reading(&self) -> bool {
+        relation::try_lock_for_reading(self.oid)
+    }
+
+    /// Whether a trigger of this name calls a function of ours.
+    pub fn has_enabled_trigger(&self, name: &str) -> bool {
+        relation::triggers(self.oid)
+            .iter()
+            .any(|trigger| trigger.name == name && trigger.is_enabled && self.is_ours(trigger))
+    }
+
     /// Runs `work`, statements that write this table, as its owner. An error is raised instead where triggers or rules
     /// of others would run: those can be added by roles that own nothing, at any time until the lock taken here.
     pub fn write<R>(&self, work: impl FnOnce() -> R) -> R {

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use crate::pg::worker::is_being_preloaded;
+use crate::board;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 
 static ENDPOINT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -21,6 +21,7 @@ static ALLOW_FOREIGN_TABLE: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 static DATABASE: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"postgres"));
+static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(5);
 static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static LINGER: GucSetting<i32> = GucSetting::<i32>::new(10);
 static LEDGER_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(15 * MINUTES_A_DAY);
@@ -102,6 +103,11 @@ pub fn allow_foreign_table() -> bool {
 /// The database that subscriptions live in.
 pub fn database() -> String {
     text(&DATABASE).unwrap_or_else(|| "postgres".to_owned())
+}
+
+/// The most workers, of all subscriptions together.
+pub fn max_workers() -> usize {
+    usize::try_from(MAX_WORKERS.get()).unwrap_or(0)
 }
 
 /// The most messages that a worker writes in one transaction.
@@ -224,19 +230,22 @@ fn writing() {
 }
 
 fn subscriptions() {
-    // The launcher connects once. Only a preloaded library can define a setting of this kind, and only that has
-    // a launcher.
-    let context = if is_being_preloaded() {
-        GucContext::Postmaster
-    } else {
-        GucContext::Sighup
-    };
     GucRegistry::define_string_guc(
         c"user_logins_sqs.database",
-        c"Database that subscriptions live in.",
+        c"Sets the database that subscriptions live in.",
         c"The launcher connects to it; the extension must be installed there.",
         &DATABASE,
-        context,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"user_logins_sqs.max_workers",
+        c"Sets the maximum number of workers of all subscriptions together.",
+        c"Each takes one of max_worker_processes. Where there are fewer than subscriptions ask for, every queue gets one before any gets a second.",
+        &MAX_WORKERS,
+        0,
+        board::SLOTS as i32,
+        GucContext::Sighup,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(

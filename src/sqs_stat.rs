@@ -4,11 +4,11 @@ use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::board;
 use crate::pg::datum::{bigint, interval, timestamp};
-use crate::stat::queue;
-use crate::worker;
+use crate::stat::{State, queue};
 
-/// What is counted of each queue that was ingested from since the server was started.
+/// What is counted of each queue that was ingested from since the server was started, or is subscribed to.
 #[pg_extern(volatile, parallel_restricted)]
 #[allow(clippy::type_complexity, reason = "the columns are the type")]
 fn sqs_stat_get_queues() -> Result<
@@ -30,6 +30,7 @@ fn sqs_stat_get_queues() -> Result<
             name!(lag_p99, Option<Interval>),
             name!(workers, i32),
             name!(state, Option<&'static str>),
+            name!(reason, Option<String>),
             name!(stats_reset, Option<TimestampWithTimeZone>),
         ),
     >,
@@ -37,7 +38,11 @@ fn sqs_stat_get_queues() -> Result<
 > {
     let rows = queue::rows()?;
     Ok(TableIterator::new(rows.into_iter().map(|row| {
-        let workers = worker::board::running(&row.queue_url);
+        let workers = board::running(&row.queue_url);
+        // What the last worker did before it ended says nothing now.
+        let state = row
+            .state
+            .filter(|state| state.is_without_worker() == (workers == 0));
         (
             row.queue_url,
             bigint(row.received),
@@ -53,8 +58,8 @@ fn sqs_stat_get_queues() -> Result<
             row.lag_p50.and_then(interval),
             row.lag_p99.and_then(interval),
             workers,
-            // What the last worker did before it ended says nothing now.
-            row.state.filter(|_| workers > 0),
+            state.map(State::name),
+            row.reason,
             timestamp(row.counted_since),
         )
     })))

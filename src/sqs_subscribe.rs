@@ -1,16 +1,17 @@
-//! `sqs_subscribe`, `sqs_unsubscribe`, and the trigger that tells the launcher of changes.
+//! `sqs_subscribe` and `sqs_unsubscribe`.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use queue::QueueUrl;
 
+use crate::board;
 use crate::errors::Failure;
 use crate::ingest::{Source, Target};
 use crate::own_tables::{OwnTable, SUBSCRIPTION};
 use crate::pg::identity::{can_login, current_role, may_act_for, role_name};
 use crate::pg::relation;
 use crate::settings;
-use crate::worker::{board, subscription};
+use crate::worker::subscription;
 
 /// The most workers that one subscription may ask for.
 const MOST_WORKERS: i32 = 32;
@@ -55,15 +56,16 @@ fn sqs_subscribe(
         workers.into(),
         known.role.is_some().into(),
     ];
-    let written = subscriptions
-        .write(|| {
+    let written = subscription::write_for(role, || {
+        subscriptions.write(|| {
             Spi::connect_mut(|client| {
                 client
                     .update(insert.as_str(), None, &arguments)
                     .map(|rows| rows.len())
             })
         })
-        .unwrap_or_else(|error| pgrx::error!("{error}"));
+    })
+    .unwrap_or_else(|error| pgrx::error!("{error}"));
     if written == 0 {
         return Err(Failure::NotSubscriber { queue: queue_url }.into());
     }
@@ -88,16 +90,6 @@ fn sqs_unsubscribe(queue_url: Option<&str>) -> Result<(), ErrorReport> {
         })
         .unwrap_or_else(|error| pgrx::error!("{error}"));
     Ok(())
-}
-
-/// Statement trigger on `sqs_subscription`.
-#[pg_trigger]
-fn sqs_subscription_changed<'a>(
-    trigger: &'a PgTrigger<'a>,
-) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, PgTriggerError> {
-    let _ = trigger;
-    subscription::changed();
-    Ok(None::<PgHeapTuple<'a, AllocatedByRust>>)
 }
 
 /// One queue has one subscription, however its URL is spelt.

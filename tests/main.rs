@@ -8,6 +8,7 @@
 
 mod any_user_logins;
 mod clear_errors;
+mod copies;
 mod delete_after_commit;
 mod drain;
 mod durability;
@@ -15,6 +16,7 @@ mod fifo;
 mod foreign_tables;
 mod install_and_dump;
 mod large_transactions;
+mod launcher;
 mod masks;
 mod monitoring;
 mod never_a_second_row;

@@ -178,7 +178,7 @@ fn values_are_those_of_sqs_stat() {
 }
 
 #[test]
-fn the_state_of_workers_is_one_of_four() {
+fn the_state_of_workers_is_one_of_seven() {
     let scene = scene();
     let scrape = scene.exporter.scrape();
     for (queue, idle) in [(&scene.called, 0.0), (&scene.subscribed, 1.0)] {
@@ -187,6 +187,9 @@ fn the_state_of_workers_is_one_of_four() {
             ("running", 0.0),
             ("retrying", 0.0),
             ("paused", 0.0),
+            ("waiting", 0.0),
+            ("disabled", 0.0),
+            ("resting", 0.0),
         ] {
             let labels = [("queue_url", queue.url()), ("state", state)];
             let seen = scrape.value(&format!("{PREFIX}worker_status"), &labels);

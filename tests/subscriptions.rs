@@ -1,9 +1,8 @@
 //! A subscription is a wish: committed, it comes true within a moment, as the role that wished it; withdrawn, it ends as soon.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use tests::cluster::{Cluster, Stop};
+use tests::cluster::Cluster;
 use tests::database::{Database, Session, literal};
 use tests::queue::{Counts, Queue};
 use tests::scripted::ScriptedSqs;
@@ -191,35 +190,51 @@ fn what_a_released_savepoint_holds_takes_effect_promptly() {
     }
 }
 
-#[test]
-fn an_unsubscribed_queue_gets_back_what_was_held() {
+/// A server with a worker that holds five messages and waits for a full batch.
+fn holding_five() -> (Cluster, Session, Queue) {
     let cluster = site();
     let mut admin = admin(&cluster);
     let queue = localstack::queue();
-    // Messages wait for a full batch.
     admin.run("ALTER SYSTEM SET user_logins_sqs.linger = '60s'");
     admin.run("ALTER SYSTEM SET user_logins_sqs.visibility_timeout = '600s'");
     admin.run("SELECT pg_reload_conf()");
     queue.send(&logins::good(5));
     admin.subscribe(&queue);
-    queue.expect_counts_within(
-        Duration::from_secs(10),
-        Counts {
-            visible: 0,
-            in_flight: 5,
-        },
-    );
+    let held = Counts {
+        visible: 0,
+        in_flight: 5,
+    };
+    queue.expect_counts_within(Duration::from_secs(10), held);
+    (cluster, admin, queue)
+}
+
+#[test]
+fn what_was_held_of_an_unsubscribed_queue_is_written() {
+    let (_cluster, mut admin, queue) = holding_five();
 
     admin.unsubscribe(&queue);
 
+    admin.expect_workers_within(PROMPTLY, 0);
+    assert_eq!(admin.logins(), 5);
+    queue.expect_drained();
+}
+
+#[test]
+fn an_unsubscribed_queue_gets_back_what_cannot_be_written() {
+    let (cluster, mut admin, queue) = holding_five();
+    let mut locker = tests::workers::admin(&cluster);
+    locker.run("BEGIN; LOCK TABLE user_logins");
+
+    admin.unsubscribe(&queue);
+
+    admin.expect_workers_within(PROMPTLY, 0);
     // LocalStack may give them to the worker's last poll, which nobody waits for any more, for three seconds.
-    queue.expect_counts_within(
-        Duration::from_secs(10),
-        Counts {
-            visible: 5,
-            in_flight: 0,
-        },
-    );
+    let released = Counts {
+        visible: 5,
+        in_flight: 0,
+    };
+    queue.expect_counts_within(Duration::from_secs(10), released);
+    locker.run("ROLLBACK");
     assert_eq!(admin.logins(), 0);
 }
 
@@ -348,29 +363,69 @@ fn nobody_may_subscribe_at_first_nor_change_the_table() {
 }
 
 #[test]
-fn the_right_to_write_all_tables_is_not_that_to_subscribe_as_anybody() {
+fn a_right_to_write_the_table_is_not_a_right_to_have_workers_run_as_anybody() {
     let cluster = site();
     let mut admin = admin(&cluster);
     let queue = ScriptedSqs::start().queue();
+    make_ingester(&mut admin, "ingester");
     admin.run(
-        "CREATE ROLE writer LOGIN;
-         GRANT pg_write_all_data TO writer;
-         GRANT SELECT ON sqs_subscription TO writer",
+        "CREATE ROLE writer LOGIN; GRANT pg_write_all_data, pg_read_all_data TO writer;
+         CREATE ROLE granted LOGIN; GRANT ALL ON sqs_subscription TO granted;
+         CREATE ROLE member LOGIN IN ROLE ingester; GRANT ALL ON sqs_subscription TO member;
+         CREATE ROLE owner LOGIN; ALTER TABLE sqs_subscription OWNER TO owner",
     );
     admin.subscribe(&queue);
-    let mut writer = session_of(&cluster, "writer");
+    let worker = admin.expect_workers_within(PROMPTLY, 1);
+    let insert = |role: &str| {
+        format!(
+            "INSERT INTO sqs_subscription (queue_url, role) VALUES ('http://localhost/000000000000/q', '{role}')"
+        )
+    };
 
-    let error = writer.error_of(
-        "INSERT INTO sqs_subscription (queue_url, role) VALUES ('http://localhost/000000000000/q', 'postgres')",
-    );
+    for writer in ["writer", "granted", "member", "owner"] {
+        let mut session = session_of(&cluster, writer);
+        for sql in [
+            insert("postgres"),
+            "UPDATE sqs_subscription SET workers = 9".to_owned(),
+            "UPDATE sqs_subscription SET installation = 0".to_owned(),
+            insert("ingester")
+                + " ON CONFLICT (queue_url) DO UPDATE SET role = 'postgres'; "
+                + "UPDATE sqs_subscription SET role = 'postgres'",
+            "COPY sqs_subscription (queue_url, role) FROM PROGRAM 'echo http://localhost/000000000000/q,postgres' \
+             WITH (FORMAT csv)"
+                .to_owned(),
+        ] {
+            let error = session.error_of(&sql);
+            assert_eq!(error.code().code(), "42501", "{writer}: {sql}: {error:?}");
+        }
+    }
 
-    assert_eq!(error.code().code(), "42501", "{error:?}");
-    writer.run("UPDATE sqs_subscription SET workers = 9; DELETE FROM sqs_subscription");
+    let mut member = session_of(&cluster, "member");
+    member.run(&insert("ingester"));
     assert_eq!(
-        writer.number("SELECT sum(workers) FROM sqs_subscription"),
-        1,
-        "seen, and unchanged"
+        admin.rows("SELECT role, workers FROM sqs_subscription ORDER BY created"),
+        [["postgres", "1"], ["ingester", "1"]].map(|row| row.map(|text| Some(text.to_owned())))
     );
+    assert!(admin.workers().contains(&worker[0]));
+}
+
+#[test]
+fn the_owner_of_the_table_need_not_be_a_member_of_the_role_that_subscribes() {
+    let cluster = site();
+    let mut admin = admin(&cluster);
+    make_ingester(&mut admin, "ingester");
+    admin.run(
+        "CREATE ROLE owner; GRANT USAGE ON SCHEMA public TO owner;
+         ALTER TABLE sqs_subscription OWNER TO owner",
+    );
+    let queue = localstack::queue();
+    queue.send(&logins::good(3));
+
+    session_of(&cluster, "ingester").subscribe(&queue);
+
+    admin.expect_logins(3);
+    session_of(&cluster, "ingester").unsubscribe(&queue);
+    admin.expect_workers_within(PROMPTLY, 0);
 }
 
 #[test]
@@ -541,6 +596,12 @@ fn a_worker_shows_a_query_while_it_writes_and_none_while_it_waits() {
             |rows| *rows == [[state, query].map(|text| Some(text.to_owned()))],
         );
     };
+    eventually(
+        "the worker polls",
+        Duration::from_secs(10),
+        || sqs.calls_of("ReceiveMessage").len(),
+        |calls| *calls > 0,
+    );
     expect("idle", "");
 
     // Who writes waits for this lock.
@@ -611,89 +672,4 @@ fn workers_and_launcher_can_be_told_apart() {
         format!("postgres: user_logins_sqs worker for {name}")
     );
     assert_eq!(title(launcher), "postgres: user_logins_sqs launcher");
-}
-
-#[test]
-fn a_dump_brings_subscriptions_back_to_be_enabled() {
-    let (old, new) = (site(), tests::workers::preloading().start());
-    let server = ScriptedSqs::start();
-    let (queue, paused) = (server.queue(), server.queue());
-    let mut admin = admin(&old);
-    make_ingester(&mut admin, "ingester");
-    session_of(&old, "ingester").run(&subscribe(&queue, 2));
-    admin.run(&subscribe(&paused, 1));
-    admin.run("UPDATE sqs_subscription SET enabled = false WHERE role = 'postgres'::regrole");
-    let all = "SELECT queue_url, role, workers, created FROM sqs_subscription ORDER BY role::text";
-    let dumped = admin.rows(all);
-    tests::workers::admin(&new).run("CREATE ROLE ingester LOGIN");
-
-    let mut dump = old
-        .client_program("pg_dump")
-        .arg(DATABASE)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let restore = new
-        .client_program("psql")
-        .args([
-            "--no-psqlrc",
-            "--quiet",
-            "--set=ON_ERROR_STOP=1",
-            "--dbname",
-            DATABASE,
-        ])
-        .stdin(dump.stdout.take().unwrap())
-        .stdout(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(dump.wait().unwrap().success());
-    assert!(
-        restore.status.success(),
-        "{}",
-        String::from_utf8_lossy(&restore.stderr)
-    );
-    let told = String::from_utf8_lossy(&restore.stderr);
-    assert_eq!(
-        told.matches("is restored, but not enabled").count(),
-        1,
-        "{told}"
-    );
-    old.stop(Stop::Fast);
-    let mut admin = tests::workers::admin(&new);
-    assert_eq!(admin.rows(all), dumped);
-    std::thread::sleep(Duration::from_secs(6));
-    assert_eq!(admin.workers(), Vec::<i32>::new());
-
-    admin.run("UPDATE sqs_subscription SET enabled = true WHERE role = 'ingester'::regrole");
-
-    admin.expect_workers_within(PROMPTLY, 2);
-    queue.send(&logins::good(3));
-    admin.expect_logins(3);
-}
-
-#[test]
-fn pg_upgrade_carries_subscriptions_over_and_ingests_nothing_meanwhile() {
-    let (old, new) = (site(), tests::workers::preloading().start());
-    let sqs = ScriptedSqs::start();
-    let queue = sqs.queue();
-    let mut admin = admin(&old);
-    make_ingester(&mut admin, "ingester");
-    session_of(&old, "ingester").run(&subscribe(&queue, 2));
-    queue.send(&logins::good(3));
-    admin.expect_logins(3);
-    queue.expect_drained();
-    let all = "SELECT queue_url, role, workers, enabled, created FROM sqs_subscription";
-    let upgraded = admin.rows(all);
-    old.stop(Stop::Fast);
-    new.stop(Stop::Fast);
-    queue.send(&logins::good(5));
-
-    old.upgrade_to(&new);
-
-    assert_eq!(sqs.handed_out(&queue), 3, "nothing meanwhile");
-    new.start();
-    let mut admin = tests::workers::admin(&new);
-    assert_eq!(admin.rows(all), upgraded);
-    admin.expect_logins(8);
-    queue.expect_drained();
 }

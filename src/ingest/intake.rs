@@ -1,27 +1,30 @@
 //! The backend's end of the channel from the I/O thread. It outlives transactions.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
+use login::Decoder;
 use pgrx::check_for_interrupts;
-use queue::{End, Inlet, Next, Receive};
+use queue::{End, ErrorKind, Inlet, Next, Receive};
 
 use super::message::{Decoded, Message, Taken};
 use super::receipts;
 use super::source::Source;
 use crate::errors::Failure;
 use crate::io;
-use crate::pg::{latch, worker};
+use crate::pg::{latch, sigterm, worker};
 use crate::stat::QueueStat;
 
 /// Messages on their way to become rows.
 pub struct Intake {
-    inlet: Inlet<Decoded>,
+    /// The last one is that of the current settings. Others were before it, and bring what they had begun to receive.
+    inlets: Vec<Inlet<Decoded>>,
+    decoder: SharedDecoder,
     waiting: VecDeque<Message>,
-    ended: bool,
     queue_empty: bool,
     stat: QueueStat,
-    heeds_reload: bool,
+    heeds_signals: bool,
 }
 
 impl Intake {
@@ -30,28 +33,60 @@ impl Intake {
     /// # Errors
     /// [`Failure::NoIoThread`].
     pub fn open(source: &Source, how: Receive) -> Result<Intake, Failure> {
-        let decoder = source.decoder();
-        let inlet =
-            io::with(|io| io.receive(source.queue(), how, move |body| decoder.decode(body)))?;
-        Ok(Intake {
-            inlet,
+        let mut intake = Intake {
+            inlets: Vec::new(),
+            decoder: SharedDecoder::new(source.decoder()),
             waiting: VecDeque::new(),
-            ended: false,
             queue_empty: false,
             stat: source.stat().clone(),
-            heeds_reload: false,
-        })
+            heeds_signals: false,
+        };
+        intake.receive(source, how)?;
+        Ok(intake)
     }
 
-    /// From now on [`fill`](Intake::fill) returns when the configuration is to be read again. Only for a process that
-    /// does that: in a session it waits for the end of the statement.
-    pub fn heed_reload(&mut self) {
-        self.heeds_reload = true;
+    /// Receives from `source`, and in this way, from now on. What is being received otherwise still comes.
+    ///
+    /// # Errors
+    /// [`Failure::NoIoThread`].
+    pub fn switch(&mut self, source: &Source, how: Receive) -> Result<(), Failure> {
+        self.wind_down();
+        self.receive(source, how)
+    }
+
+    fn receive(&mut self, source: &Source, how: Receive) -> Result<(), Failure> {
+        let decoder = self.decoder.clone();
+        let inlet = io::with(|io| {
+            io.receive(source.queue(), how, move |body| decoder.lock().decode(body))
+        })?;
+        self.inlets.push(inlet);
+        Ok(())
+    }
+
+    /// Decodes and masks like this whatever is received from now on, whenever it was asked for.
+    pub fn decode_with(&self, decoder: Decoder) {
+        *self.decoder.lock() = decoder;
+    }
+
+    /// Asks for no more. What is being received still comes, then [`ended`](Intake::ended) says so.
+    pub fn wind_down(&self) {
+        self.inlets.iter().for_each(Inlet::wind_down);
+    }
+
+    /// Whether messages may come within moments, if the queue has any.
+    pub fn is_about_to_receive(&self) -> bool {
+        self.inlets.iter().any(Inlet::polls_about_to_answer)
+    }
+
+    /// Whether from now on [`fill`](Intake::fill) returns when the configuration is to be read again or the process is to
+    /// end. Only for a process that does that: in a session both wait for the end of the statement.
+    pub fn heed_signals(&mut self, heeds: bool) {
+        self.heeds_signals = heeds;
     }
 
     /// What receiving without an end is struggling with now.
     pub fn trouble(&self) -> Option<queue::Error> {
-        self.inlet.trouble()
+        self.inlets.last()?.trouble()
     }
 
     /// Waits until `enough` messages are here, `until` has come, or no more will come; interrupts are handled
@@ -61,7 +96,7 @@ impl Intake {
     /// What the queue said, once its retries are used up.
     pub fn fill(&mut self, enough: usize, until: Option<Instant>) -> Result<(), queue::Error> {
         check_for_interrupts!();
-        while !self.ended && self.waiting.len() < enough {
+        while !self.inlets.is_empty() && self.waiting.len() < enough {
             let fd = match io::with(|io| {
                 io.acknowledge();
                 io.fd()
@@ -73,9 +108,7 @@ impl Intake {
                 continue;
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero())
-                || (self.heeds_reload && worker::is_reload_asked())
-            {
+            if left.is_some_and(|left| left.is_zero()) || self.is_called_away() {
                 break;
             }
             latch::wait_readable(fd, left);
@@ -101,9 +134,13 @@ impl Intake {
         self.waiting.is_empty()
     }
 
-    /// Whether no more will come: the limit is reached, or a poll came back empty.
+    /// Whether no more will come: the limit is reached, a poll came back empty, or it was wound down.
     pub fn ended(&self) -> bool {
-        self.ended && self.waiting.is_empty()
+        self.inlets.is_empty() && self.waiting.is_empty()
+    }
+
+    fn is_called_away(&self) -> bool {
+        self.heeds_signals && (worker::is_reload_asked() || sigterm::is_end_requested())
     }
 
     /// Whether the queue had nothing more to hand out.
@@ -113,22 +150,47 @@ impl Intake {
 
     /// Collects what is there. False: nothing more is there now, and there was not enough.
     fn collect(&mut self, enough: usize) -> Result<bool, queue::Error> {
+        let mut at = 0;
         while self.waiting.len() < enough {
-            match self.inlet.next() {
+            let is_last = at + 1 == self.inlets.len();
+            let Some(inlet) = self.inlets.get_mut(at) else {
+                return Ok(self.inlets.is_empty());
+            };
+            match inlet.next() {
                 Next::Messages(messages) => {
                     self.stat.received(messages.len() as u64);
                     self.waiting.extend(messages.into_iter().map(Message::from))
                 }
-                Next::Nothing => return Ok(false),
+                Next::Nothing => at += 1,
                 Next::End(end) => {
                     self.queue_empty = end == End::Empty;
-                    self.ended = true;
-                    return Ok(true);
+                    self.inlets.remove(at);
                 }
-                Next::Failed(error) => return Err(error),
+                Next::Failed(error) if is_last || error.kind == ErrorKind::Internal => {
+                    return Err(error);
+                }
+                // It is of settings that do not count any more.
+                Next::Failed(_) => {}
             }
         }
         Ok(true)
+    }
+}
+
+/// The decoder that the I/O thread uses, and that can be replaced meanwhile.
+#[derive(Clone)]
+struct SharedDecoder(Arc<Mutex<Decoder>>);
+
+impl SharedDecoder {
+    fn new(decoder: Decoder) -> SharedDecoder {
+        SharedDecoder(Arc::new(Mutex::new(decoder)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Decoder> {
+        // A panic while decoding leaves the decoder as it was.
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

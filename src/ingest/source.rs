@@ -58,9 +58,13 @@ impl Source {
         })
     }
 
-    /// Whether `other` is the same queue, read in the same way.
-    pub fn is_as(&self, other: &Source) -> bool {
-        self.queue.url().as_str() == other.queue.url().as_str() && self.terms == other.terms
+    /// Whether requests for `other` go to the same queue at the same place.
+    pub fn is_same_queue(&self, other: &Source) -> bool {
+        let place = |source: &Source| {
+            let terms = &source.terms;
+            (terms.endpoint.clone(), terms.region.clone())
+        };
+        self.queue.url().as_str() == other.queue.url().as_str() && place(self) == place(other)
     }
 
     /// The queue.

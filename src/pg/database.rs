@@ -28,9 +28,9 @@ pub fn exists(database: Oid) -> Option<bool> {
     }
 }
 
-/// Whether there is a database of that name. Inside a transaction, also of a process that is connected to none: the
-/// catalog is read without its index, which such a process may not be able to open.
-pub fn is_named(name: &str) -> bool {
+/// Whether the database of that name accepts connections; `None`: there is none. Inside a transaction, also of a process
+/// that is connected to none: the catalog is read without its index, which such a process may not be able to open.
+pub fn accepts_connections(name: &str) -> Option<bool> {
     // SAFETY: opened and closed in pairs, and an error in between ends the transaction, which closes them; every tuple
     // of this catalog begins with a `FormData_pg_database`, and is looked at before the scan goes on.
     unsafe {
@@ -44,14 +44,16 @@ pub fn is_named(name: &str) -> bool {
             0,
             std::ptr::null_mut(),
         );
-        let mut found = false;
-        while !found {
+        let mut found = None;
+        while found.is_none() {
             let tuple = pg_sys::systable_getnext(scan);
             if tuple.is_null() {
                 break;
             }
             let database: *const pg_sys::FormData_pg_database = pg_sys::GETSTRUCT(tuple).cast();
-            found = CStr::from_ptr((*database).datname.data.as_ptr()).to_bytes() == name.as_bytes();
+            if CStr::from_ptr((*database).datname.data.as_ptr()).to_bytes() == name.as_bytes() {
+                found = Some((*database).datallowconn);
+            }
         }
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(catalog, pg_sys::AccessShareLock as i32);

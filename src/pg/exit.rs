@@ -1,25 +1,35 @@
 //! What is to be done when this process ends.
 
+use std::cell::{Cell, RefCell};
+
 use pgrx::{pg_guard, pg_sys};
-use std::cell::Cell;
-use std::thread::LocalKey;
 
 unsafe extern "C-unwind" {
     /// Not among pgrx' bindings.
     fn PostmasterIsAliveInternal() -> bool;
 }
 
-type Finish = Cell<Option<fn()>>;
+/// Something to be done when this process ends in good order.
+pub struct Finish(pub fn());
 
 thread_local! {
-    static AT_EXIT: Finish = const { Cell::new(None) };
-    static BEFORE_SHARED_MEMORY: Finish = const { Cell::new(None) };
+    static AT_EXIT: Cell<Option<fn()>> = const { Cell::new(None) };
+    static BEFORE_SHARED_MEMORY: RefCell<Vec<&'static Finish>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `finish` once when the process ends in good order, as one of the first things, before it waits for anything.
-/// Nothing of Postgres may be called there. Later calls replace `finish`.
-pub fn before_shared_memory_is_left(finish: fn()) {
-    if BEFORE_SHARED_MEMORY.replace(Some(finish)).is_none() {
+/// Calls `finish` once when the process ends, before it waits for anything: the last registered first. It may use what
+/// lies in shared memory, and nothing else of Postgres. Registering it again does nothing.
+pub fn before_shared_memory_is_left(finish: &'static Finish) {
+    let is_first = BEFORE_SHARED_MEMORY.with_borrow_mut(|finishes| {
+        if !finishes.iter().any(|known| std::ptr::eq(*known, finish)) {
+            finishes.push(finish);
+        }
+        finishes.len() == 1
+    });
+    thread_local! {
+        static REGISTERED: Cell<bool> = const { Cell::new(false) };
+    }
+    if is_first && !REGISTERED.replace(true) {
         // SAFETY: as in `at_exit`.
         unsafe {
             pg_sys::before_shmem_exit(
@@ -48,17 +58,19 @@ pub fn is_orphan() -> bool {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn run(_code: i32, _arg: pg_sys::Datum) {
-    run_once(&AT_EXIT);
+    if let Some(finish) = AT_EXIT.take() {
+        shielded(finish);
+    }
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn run_before_shared_memory_is_left(_code: i32, _arg: pg_sys::Datum) {
-    run_once(&BEFORE_SHARED_MEMORY);
+    for finish in BEFORE_SHARED_MEMORY.take().into_iter().rev() {
+        shielded(finish.0);
+    }
 }
 
-fn run_once(finish: &'static LocalKey<Finish>) {
-    if let Some(finish) = finish.take() {
-        // An error here would send proc_exit round again.
-        let _ = std::panic::catch_unwind(finish);
-    }
+/// An error would send proc_exit round again.
+fn shielded(finish: fn()) {
+    let _ = std::panic::catch_unwind(finish);
 }

@@ -53,6 +53,21 @@ pub fn may_act_for(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(member, role) }
 }
 
+/// Whether there is such a role.
+pub fn role_exists(role: pg_sys::Oid) -> bool {
+    let none = pg_sys::Datum::from(0usize);
+    // SAFETY: a look-up by the key that this cache has; callers are inside a transaction.
+    unsafe {
+        pg_sys::SearchSysCacheExists(
+            pg_sys::SysCacheIdentifier::AUTHOID as i32,
+            role.into(),
+            none,
+            none,
+            none,
+        )
+    }
+}
+
 /// The name of `role`, for messages.
 pub fn role_name(role: pg_sys::Oid) -> String {
     // SAFETY: with `noerr` the function gives a palloc'd string or null.

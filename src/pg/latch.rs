@@ -1,6 +1,8 @@
 //! Sleeping: on the process latch, a file descriptor and a bound, with interrupts checked in one place.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use pgrx::{check_for_interrupts, pg_sys};
@@ -73,4 +75,30 @@ pub fn wait_readable(fd: RawFd, timeout: Option<Duration>) {
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
     check_for_interrupts!();
+}
+
+/// A place in shared memory where other processes find the latch of this one. All bytes zero: nobody's.
+pub struct SharedLatch(AtomicUsize);
+
+impl SharedLatch {
+    /// Shows this process' latch there.
+    pub fn show(&self) {
+        // SAFETY: reads a static.
+        self.0.store(unsafe { pg_sys::MyLatch } as usize, Relaxed);
+    }
+
+    /// Shows none there.
+    pub fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    /// Wakes the process whose latch is shown, if one is.
+    pub fn set(&self) {
+        let latch = self.0.load(Relaxed);
+        if latch != 0 {
+            // SAFETY: `show` stored it, so it is a latch in the array of processes, which lies in shared memory at the
+            // same address everywhere. Should its process have ended meanwhile, it is still a latch.
+            unsafe { pg_sys::SetLatch(latch as *mut pg_sys::Latch) };
+        }
+    }
 }

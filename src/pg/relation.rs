@@ -42,16 +42,35 @@ pub fn database_encoding() -> String {
         .into_owned()
 }
 
-/// The schema that `extension` is installed in.
-pub fn extension_schema(extension: &CStr) -> Option<pg_sys::Oid> {
+/// `text` as an SQL literal.
+pub fn quoted_literal(text: &str) -> String {
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: reads a nul-terminated string and gives one, palloc'd.
+    unsafe { CStr::from_ptr(pg_sys::quote_literal_cstr(text.as_ptr())) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The extension of that name, as the catalog has it at this moment, whatever snapshot the transaction has.
+pub fn extension(name: &CStr) -> Option<pg_sys::Oid> {
     // SAFETY: a catalog lookup by a nul-terminated name.
-    let oid = unsafe { pg_sys::get_extension_oid(extension.as_ptr(), true) };
-    if oid == pg_sys::InvalidOid {
-        return None;
+    let oid = unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// Locks the relation for reading until the transaction ends, if that is possible without waiting.
+pub fn try_lock_for_reading(relation: pg_sys::Oid) -> bool {
+    // SAFETY: takes a lock by an oid, whether or not there still is such a relation.
+    unsafe {
+        pg_sys::ConditionalLockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE)
     }
+}
+
+/// The schema that the extension of that name is installed in.
+pub fn extension_schema(name: &CStr) -> Option<pg_sys::Oid> {
     Spi::get_one_with_args(
         "SELECT extnamespace FROM pg_catalog.pg_extension WHERE oid OPERATOR(pg_catalog.=) $1",
-        &[oid.into()],
+        &[extension(name)?.into()],
     )
     .ok()
     .flatten()
@@ -158,6 +177,8 @@ pub struct Trigger {
     pub name: String,
     /// The function that it calls.
     pub function: pg_sys::Oid,
+    /// It fires in sessions, whether or not in replication too.
+    pub is_enabled: bool,
 }
 
 /// All triggers of the relation, those that enforce foreign keys included.
@@ -177,6 +198,11 @@ pub fn triggers(relation: pg_sys::Oid) -> Vec<Trigger> {
                     .to_string_lossy()
                     .into_owned(),
                 function: trigger.tgfoid,
+                is_enabled: [
+                    pg_sys::TRIGGER_FIRES_ON_ORIGIN,
+                    pg_sys::TRIGGER_FIRES_ALWAYS,
+                ]
+                .contains(&(trigger.tgenabled as u8)),
             })
             .collect()
     }

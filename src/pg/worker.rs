@@ -80,12 +80,14 @@ pub fn take_signals() {
     }
 }
 
-unsafe fn set_handler(signal: i32, handler: unsafe extern "C-unwind" fn(i32)) {
+/// # Safety
+/// `handler` may call only what is safe in a signal handler.
+pub(super) unsafe fn set_handler(signal: i32, handler: unsafe extern "C-unwind" fn(i32)) {
     #[cfg(not(feature = "pg18"))]
     use pg_sys::pqsignal;
     #[cfg(feature = "pg18")]
     use pg_sys::pqsignal_be as pqsignal;
-    // SAFETY: the caller gives a handler that is safe in a signal.
+    // SAFETY: the caller's promise.
     unsafe { pqsignal(signal, Some(handler)) };
 }
 
@@ -101,6 +103,20 @@ pub fn connect_to_none() {
     // SAFETY: as in `connect`.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
+    }
+}
+
+/// The id of this process.
+pub fn process_id() -> i32 {
+    std::process::id().cast_signed()
+}
+
+/// Tells a process of this server to end.
+pub fn terminate(pid: i32) {
+    // 0 and negative numbers stand for groups of processes.
+    if pid > 0 {
+        // SAFETY: no memory is involved.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
     }
 }
 
@@ -162,13 +178,46 @@ pub fn report_statistics_now() {
 /// Sets `application_name` for this process.
 pub fn set_application_name(name: &str) {
     let name = CString::new(name).unwrap_or_default();
-    // SAFETY: nul-terminated strings; an overlong name is cut by Postgres.
+    set(c"application_name", &name, pg_sys::GucSource::PGC_S_SESSION);
+}
+
+/// The settings that end sessions, transactions or statements which take long, in any version of Postgres.
+const TIMEOUTS: [&CStr; 5] = [
+    c"statement_timeout",
+    c"lock_timeout",
+    c"idle_in_transaction_session_timeout",
+    c"idle_session_timeout",
+    c"transaction_timeout",
+];
+
+/// Has no time-out end this process or what it does, whatever the configuration says for sessions: as autovacuum does.
+pub fn disable_timeouts() {
+    for name in TIMEOUTS {
+        if exists(name) {
+            set(name, c"0", pg_sys::GucSource::PGC_S_OVERRIDE);
+        }
+    }
+}
+
+/// Has this process wait for no lock for longer than `milliseconds`.
+pub fn set_lock_timeout(milliseconds: u32) {
+    let value = CString::new(milliseconds.to_string()).unwrap_or_default();
+    set(c"lock_timeout", &value, pg_sys::GucSource::PGC_S_OVERRIDE);
+}
+
+fn exists(setting: &CStr) -> bool {
+    // SAFETY: a look-up by a nul-terminated name, which gives null where there is none.
+    unsafe { !pg_sys::GetConfigOption(setting.as_ptr(), true, false).is_null() }
+}
+
+fn set(setting: &CStr, value: &CStr, source: pg_sys::GucSource::Type) {
+    // SAFETY: nul-terminated strings, which Postgres copies; a value that it does not take is an error of its own.
     unsafe {
         pg_sys::SetConfigOption(
-            c"application_name".as_ptr(),
-            name.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
+            setting.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            source,
         );
     }
 }

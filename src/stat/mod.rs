@@ -12,7 +12,7 @@ mod shared;
 
 pub use pending::Written;
 pub use progress::Progress;
-pub use queue::{QueueStat, State};
+pub use queue::{QueueStat, State, forget_reasons};
 
 /// Asks the postmaster for the shared memory. Only while preloaded libraries are loaded.
 pub fn init() {

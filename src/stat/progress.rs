@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::shared::{CallSlot, STATISTICS};
 use crate::errors::Failure;
-use crate::pg::{clock, database, exit};
+use crate::pg::exit::{self, Finish};
+use crate::pg::{clock, database};
 
 thread_local! {
     /// The running calls of this process, the innermost last: a trigger on `user_logins` may ingest too.
@@ -21,7 +22,7 @@ impl Progress {
     pub fn begin(url: &str, target: Option<u64>) -> Progress {
         let slot = take_slot();
         if let Some((slot, database)) = slot {
-            exit::before_shared_memory_is_left(end_all);
+            exit::before_shared_memory_is_left(&END_CALLS);
             slot.database.store(database.to_u32(), Relaxed);
             slot.url.set(url);
             slot.target.store(target.unwrap_or(0), Relaxed);
@@ -51,10 +52,8 @@ fn take_slot() -> Option<(&'static CallSlot, pgrx::pg_sys::Oid)> {
     Some((slot, database))
 }
 
-/// The process ends without unwinding its stack.
-fn end_all() {
-    RUNNING.take().into_iter().for_each(CallSlot::free);
-}
+/// A process that is terminated does not unwind its stack.
+static END_CALLS: Finish = Finish(|| RUNNING.take().into_iter().for_each(CallSlot::free));
 
 /// The innermost call of this process took so many messages from the channel.
 pub fn received(messages: u64) {

@@ -14,11 +14,11 @@ use queue::Observer;
 
 use super::pending::{self, Written};
 use super::progress;
-use super::shared::{Claim, QueueSlot, STATISTICS, Statistics};
+use super::shared::{Claim, LONGEST_URL, QueueSlot, STATISTICS, Statistics};
+use crate::board::{self, Assignment};
 use crate::errors::Failure;
 use crate::pg::error::Caught;
 use crate::pg::{clock, database};
-use crate::worker::board::{self, Assignment};
 
 /// SQS' longest poll.
 const LONGEST_POLL: Duration = Duration::from_secs(20);
@@ -35,7 +35,7 @@ struct Counted {
     receives_singly: AtomicBool,
 }
 
-/// What the worker of a queue is doing.
+/// What the worker of a queue is doing, or why there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum State {
@@ -47,10 +47,24 @@ pub enum State {
     Retrying,
     /// `user_logins` refuses everything; it waits for somebody to mend that.
     Paused,
+    /// There is none, because it cannot be started.
+    Waiting,
+    /// There is none, because the subscription is disabled.
+    Disabled,
+    /// There is none, because the subscription was made in another installation.
+    Resting,
 }
 
 impl State {
-    const ALL: [State; 4] = [State::Idle, State::Running, State::Retrying, State::Paused];
+    const ALL: [State; 7] = [
+        State::Idle,
+        State::Running,
+        State::Retrying,
+        State::Paused,
+        State::Waiting,
+        State::Disabled,
+        State::Resting,
+    ];
 
     /// As `sqs_stat` shows it.
     pub fn name(self) -> &'static str {
@@ -59,7 +73,19 @@ impl State {
             State::Running => "running",
             State::Retrying => "retrying",
             State::Paused => "paused",
+            State::Waiting => "waiting",
+            State::Disabled => "disabled",
+            State::Resting => "resting",
         }
+    }
+
+    /// Whether it is one of a subscription without a worker, which the launcher sets.
+    pub fn is_without_worker(self) -> bool {
+        matches!(self, State::Waiting | State::Disabled | State::Resting)
+    }
+
+    fn stored(state: u8) -> Option<State> {
+        State::ALL.into_iter().find(|known| *known as u8 == state)
     }
 }
 
@@ -72,21 +98,27 @@ impl QueueStat {
             claim: OnceLock::new(),
             receives_singly: AtomicBool::new(false),
         }));
-        stat.claim(find);
+        stat.hold(find);
         stat
     }
 
     /// Makes room for the queue, if there is none yet: not for callers who may not ingest from it.
     pub fn begin(&self) {
-        self.claim(|all, database, url| find(all, database, url).or_else(|| claim(database, url)));
+        self.hold(|all, database, url| find(all, database, url).or_else(|| claim(database, url)));
     }
 
-    fn claim(&self, claim: impl FnOnce(&'static Statistics, Oid, &str) -> Option<Claim>) {
-        if self.slot().is_some() {
+    /// Makes room for the queue, if there is none yet and no other queue has to make way.
+    pub fn begin_if_there_is_room(&self) {
+        self.hold(|_, database, url| claim_free_slot(database, url));
+    }
+
+    fn hold(&self, find: impl FnOnce(&'static Statistics, Oid, &str) -> Option<Claim>) {
+        // A longer URL would be cut, to that of another queue.
+        if self.slot().is_some() || self.0.url.len() > LONGEST_URL {
             return;
         }
         if let (Some(all), Some(database)) = (STATISTICS.get(), database::current())
-            && let Some(claim) = claim(all, database, &self.0.url)
+            && let Some(claim) = find(all, database, &self.0.url)
         {
             // A process that has the claim already keeps it.
             let _ = self.0.claim.set(claim);
@@ -160,11 +192,20 @@ impl QueueStat {
         }
     }
 
-    /// What the queue's worker is doing now; `None`: it has none.
+    /// What the queue's worker is doing now, or why there is none.
     pub fn set_state(&self, state: Option<State>) {
         if let Some(slot) = self.slot() {
             slot.state
                 .store(state.map_or(0, |state| state as u8), Relaxed);
+        }
+    }
+
+    /// Why fewer workers ingest from the queue than its subscription asks for; empty: there is no reason.
+    pub fn set_reason(&self, reason: &str) {
+        if let Some(slot) = self.slot()
+            && !slot.reason.is(reason)
+        {
+            STATISTICS.locked(|_| slot.reason.set(reason));
         }
     }
 }
@@ -207,19 +248,21 @@ fn find(all: &'static Statistics, database: Oid, url: &str) -> Option<Claim> {
 /// Makes a free slot that of the queue; if there is none, one of a database that was dropped, else the one that was
 /// unused for longest and has no worker.
 fn claim(database: Oid, url: &str) -> Option<Claim> {
-    try_claim(database, url, free)
-        .or_else(|| {
-            free_those_of_dropped_databases();
-            try_claim(database, url, free)
-        })
-        .or_else(|| {
-            let at_work = board::assignments();
-            try_claim(database, url, |all| unused_for_longest(all, &at_work))
-        })
+    claim_free_slot(database, url).or_else(|| {
+        let at_work = board::assignments();
+        claim_slot(database, url, |all| unused_for_longest(all, &at_work))
+    })
+}
+
+fn claim_free_slot(database: Oid, url: &str) -> Option<Claim> {
+    claim_slot(database, url, free).or_else(|| {
+        free_those_of_dropped_databases();
+        claim_slot(database, url, free)
+    })
 }
 
 /// Makes the slot that `choose` finds that of the queue.
-fn try_claim(
+fn claim_slot(
     database: Oid,
     url: &str,
     choose: impl FnOnce(&'static Statistics) -> Option<&'static QueueSlot>,
@@ -230,7 +273,7 @@ fn try_claim(
         find(all, database, url).or_else(|| {
             let slot = choose(all)?;
             slot.free();
-            slot.claim(database, url, now);
+            slot.give_to(database, url, now);
             Claim::of(slot, database)
         })
     })?
@@ -248,7 +291,7 @@ fn unused_for_longest(
     let has_worker = |slot: &QueueSlot| {
         at_work
             .iter()
-            .any(|assignment| slot.is_of(assignment.database, assignment.queue_url()))
+            .any(|assignment| slot.is_of(assignment.database, &assignment.queue_url))
     };
     all.queues
         .iter()
@@ -289,7 +332,8 @@ pub struct QueueRow {
     pub last_commit: Option<i64>,
     pub lag_p50: Option<u64>,
     pub lag_p99: Option<u64>,
-    pub state: Option<&'static str>,
+    pub state: Option<State>,
+    pub reason: Option<String>,
     pub counted_since: i64,
 }
 
@@ -302,13 +346,13 @@ pub fn rows() -> Result<Vec<QueueRow>, Failure> {
 }
 
 fn row(slot: &'static QueueSlot) -> QueueRow {
-    let error = STATISTICS.locked(|_| {
-        let at = ever(slot.last_error_at.load(Relaxed))?;
-        Some((slot.last_error.get(), at))
+    let texts = STATISTICS.locked(|_| {
+        let error = ever(slot.last_error_at.load(Relaxed)).map(|at| (slot.last_error.get(), at));
+        (error, slot.reason.get())
     });
-    let (last_error, last_error_at) = error.flatten().unzip();
+    let (error, reason) = texts.unwrap_or_default();
+    let (last_error, last_error_at) = error.unzip();
     let lag = slot.lag.snapshot();
-    let state = slot.state.load(Relaxed);
     QueueRow {
         queue_url: slot.url.get(),
         received: slot.received.load(Relaxed),
@@ -323,11 +367,22 @@ fn row(slot: &'static QueueSlot) -> QueueRow {
         last_commit: ever(slot.last_commit.load(Relaxed)),
         lag_p50: lag.percentile(50),
         lag_p99: lag.percentile(99),
-        state: State::ALL
-            .into_iter()
-            .find(|known| *known as u8 == state)
-            .map(State::name),
+        state: State::stored(slot.state.load(Relaxed)),
+        reason: Some(reason).filter(|reason| !reason.is_empty()),
         counted_since: slot.counted_since.load(Relaxed),
+    }
+}
+
+/// Takes back what the launcher said of queues of the current database that `is_subscribed` does not know.
+pub fn forget_reasons(is_subscribed: impl Fn(&str) -> bool) {
+    let Ok(claims) = claims_here() else { return };
+    for slot in claims.filter_map(|claim| claim.slot()) {
+        let state = State::stored(slot.state.load(Relaxed));
+        let is_told_of = state.is_some_and(State::is_without_worker) || !slot.reason.is("");
+        if is_told_of && !is_subscribed(&slot.url.get()) {
+            slot.state.store(0, Relaxed);
+            STATISTICS.locked(|_| slot.reason.set(""));
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! What lies in shared memory: a slot for each queue and one for each running call. All of it is atomics, so that
-//! counting takes no lock; the lock is for claiming a queue's slot and for a last error, which is a whole text.
+//! counting takes no lock; the lock is for giving slots to queues and for whole texts, such as a last error.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicU64};
@@ -8,6 +8,7 @@ use pgrx::pg_sys::Oid;
 
 use super::lag::Histogram;
 use crate::pg::shared_memory::{Shareable, SharedMemory};
+use crate::pg::shared_text::SharedText;
 
 /// The most queues that are counted, in all databases of the server together.
 pub const QUEUES: usize = 128;
@@ -16,9 +17,9 @@ pub const QUEUES: usize = 128;
 const CALLS: usize = 256;
 
 /// A normalised queue URL has a host of at most 253 bytes and a path of at most 140.
-const LONGEST_URL: usize = 512;
+pub const LONGEST_URL: usize = 512;
 
-/// The longest text of an error, in bytes.
+/// The longest text of an error, or of a reason, in bytes.
 pub const LONGEST_ERROR: usize = 255;
 
 /// The statistics of this server.
@@ -35,13 +36,13 @@ unsafe impl Shareable for Statistics {}
 
 /// What is counted of one queue in one database. Times are in microseconds since 2000-01-01 UTC; 0 is never.
 pub struct QueueSlot {
-    /// The OID of the database; 0 where the slot is free. Set last when it is claimed.
+    /// The OID of the database; 0 where the slot is free. Set last when it is given to a queue.
     database: AtomicU32,
     /// How many queues it was taken from.
     generation: AtomicU32,
     /// When something was counted last; never set back.
     pub last_used: AtomicI64,
-    pub url: Text<LONGEST_URL>,
+    pub url: SharedText<LONGEST_URL>,
     pub received: AtomicU64,
     pub inserted: AtomicU64,
     pub duplicates: AtomicU64,
@@ -50,12 +51,14 @@ pub struct QueueSlot {
     pub delete_failures: AtomicU64,
     pub errors: AtomicU64,
     /// To be read and written under the lock.
-    pub last_error: Text<LONGEST_ERROR>,
+    pub last_error: SharedText<LONGEST_ERROR>,
     /// To be read and written under the lock.
     pub last_error_at: AtomicI64,
     pub last_commit: AtomicI64,
     pub lag: Histogram,
     pub state: AtomicU8,
+    /// To be read and written under the lock.
+    pub reason: SharedText<LONGEST_ERROR>,
     /// Until then one message at a time is received: a group of a FIFO queue is blocked.
     pub singly_until: AtomicI64,
     pub counted_since: AtomicI64,
@@ -76,9 +79,10 @@ impl QueueSlot {
     }
 
     /// Makes a free slot that of a queue. Under the lock.
-    pub fn claim(&self, database: Oid, url: &str, now: i64) {
+    pub fn give_to(&self, database: Oid, url: &str, now: i64) {
         self.url.set(url);
         self.state.store(0, Relaxed);
+        self.reason.set("");
         self.singly_until.store(0, Relaxed);
         self.last_used.store(now, Relaxed);
         self.clear(now);
@@ -154,7 +158,7 @@ pub struct CallSlot {
     /// When it began; 0 while the slot is being filled. Set last.
     started: AtomicI64,
     pub database: AtomicU32,
-    pub url: Text<LONGEST_URL>,
+    pub url: SharedText<LONGEST_URL>,
     /// How many messages it wants; 0 for all there are.
     pub target: AtomicU64,
     pub received: AtomicU64,
@@ -186,73 +190,5 @@ impl CallSlot {
     pub fn free(&self) {
         self.started.store(0, Release);
         self.pid.store(0, Release);
-    }
-}
-
-/// A text of at most `N` bytes. Whoever reads while another writes sees a mixture, but no more than that.
-pub struct Text<const N: usize> {
-    length: AtomicU32,
-    bytes: [AtomicU8; N],
-}
-
-impl<const N: usize> Text<N> {
-    /// Holds `text` from now on, cut to what fits.
-    pub fn set(&self, text: &str) {
-        let text = &text[..text.floor_char_boundary(N)];
-        for (place, byte) in self.bytes.iter().zip(text.bytes()) {
-            place.store(byte, Relaxed);
-        }
-        self.length.store(text.len() as u32, Relaxed);
-    }
-
-    /// What it holds.
-    pub fn get(&self) -> String {
-        let bytes: Vec<u8> = self.held().collect();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    /// Whether it holds `text`.
-    pub fn is(&self, text: &str) -> bool {
-        self.held().eq(text.bytes())
-    }
-
-    fn held(&self) -> impl Iterator<Item = u8> {
-        let length = self.length.load(Relaxed) as usize;
-        self.bytes
-            .iter()
-            .take(length)
-            .map(|byte| byte.load(Relaxed))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text<const N: usize>(content: &str) -> Text<N> {
-        let text = Text {
-            length: AtomicU32::new(0),
-            bytes: [const { AtomicU8::new(0) }; N],
-        };
-        text.set(content);
-        text
-    }
-
-    #[test]
-    fn a_text_is_cut_between_characters() {
-        assert_eq!(text::<4>("äöü").get(), "äö");
-        assert_eq!(text::<5>("äöü").get(), "äö");
-        assert_eq!(text::<6>("äöü").get(), "äöü");
-        assert_eq!(text::<0>("x").get(), "");
-    }
-
-    #[test]
-    fn a_shorter_text_leaves_nothing_of_the_longer_one() {
-        let text = text::<8>("longer");
-        text.set("ab");
-        assert_eq!(text.get(), "ab");
-        assert!(text.is("ab"));
-        assert!(!text.is("abn"));
-        assert!(!text.is("a"));
     }
 }

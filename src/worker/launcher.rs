@@ -1,4 +1,4 @@
-//! The launcher: one process that makes the subscriptions of `user_logins_sqs.database` true.
+//! The launcher: one process that has the subscriptions of `user_logins_sqs.database` carried out.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -6,20 +6,30 @@ use std::time::{Duration, Instant};
 
 use pgrx::{pg_guard, pg_sys};
 
-use super::board::{self, Assignment};
-use super::prune::Pruning;
-use super::subscription::{self, Subscription};
+use super::pruning::Pruning;
+use super::shares::fair_shares;
+use super::subscription::{self, Obstacle, Reading, Subscription};
 use super::{LAUNCHER, WORKER};
+use crate::board::{self, Assignment, Entry};
+use crate::own_tables::EXTENSION;
 use crate::pg::worker::{self, Registration};
-use crate::pg::{database, latch, transaction};
+use crate::pg::{database, latch, relation, transaction};
 use crate::report;
 use crate::settings;
+use crate::stat::{self, QueueStat, State};
 
-/// How often the launcher looks without being woken: nothing tells it of DROP EXTENSION.
-const LOOKS_EVERY: Duration = Duration::from_secs(5);
+/// How often the launcher looks without being woken: nothing tells it of DROP EXTENSION or DROP ROLE.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A worker that ended is started anew no sooner than this after its last start, and ever later, up to the longest
-/// pause, while none lives long enough to have connected.
+/// How soon it looks again when somebody holds a lock on `sqs_subscription`.
+const LOCKED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long it waits for any lock: it holds a snapshot meanwhile, behind which nothing can be vacuumed, and has
+/// subscriptions to look after.
+const LOCK_TIMEOUT_MS: u32 = 100;
+
+/// A worker that ended is replaced no sooner than this after its start, and ever later, up to the longest pause, while
+/// none lives long enough to have connected.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const CONNECTED_AFTER: Duration = Duration::from_secs(5);
@@ -29,20 +39,25 @@ const CONNECTED_AFTER: Duration = Duration::from_secs(5);
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
     worker::take_signals();
-    let the_last_one_could_not_connect = board::set_launcher_connects(true);
-    if the_last_one_could_not_connect {
+    worker::disable_timeouts();
+    worker::set_lock_timeout(LOCK_TIMEOUT_MS);
+    let database = settings::database();
+    let last_one_could_not_connect = board::set_launcher_connects(true);
+    if last_one_could_not_connect {
         board::set_launcher_connects(false);
-        await_database(&settings::database());
+        await_database();
         worker::restart();
     }
-    worker::connect(&settings::database());
+    worker::connect(&database);
     board::set_launcher_connects(false);
     worker::set_application_name(LAUNCHER);
     board::become_launcher();
     let mut launcher = Launcher::default();
     let mut pruning = Pruning::default();
     loop {
-        worker::reload_if_asked();
+        if worker::reload_if_asked() && settings::database() != database {
+            leave_database();
+        }
         let next = launcher.reconcile();
         let next = next.min(pruning.step());
         worker::report_statistics();
@@ -50,43 +65,87 @@ pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
     }
 }
 
-/// Waits until there is such a database. A process that tried to connect to none would end, be started again and end
-/// again, with two lines in the log each time.
-fn await_database(name: &str) {
+/// Waits until the database of the subscriptions can be connected to. A process that tried and could not would end, be
+/// started again and end again, with two lines in the log each time.
+fn await_database() {
     worker::connect_to_none();
     worker::set_application_name(LAUNCHER);
-    let mut complained = false;
-    while let Ok(Ok(false)) = transaction::run(|| Ok::<_, Infallible>(database::is_named(name))) {
-        if !complained {
-            report::hint(
-                &format!("database \"{name}\", where subscriptions live, does not exist"),
-                "Create it, or change user_logins_sqs.database and restart the server.",
-            );
-            complained = true;
+    let mut reported = None;
+    loop {
+        worker::reload_if_asked();
+        let name = settings::database();
+        let found = transaction::run(|| Ok::<_, Infallible>(database::accepts_connections(&name)));
+        let (problem, hint) = match found {
+            Ok(Ok(None)) => (
+                format!("database \"{name}\", where subscriptions live, does not exist"),
+                "Create it, or change user_logins_sqs.database.",
+            ),
+            Ok(Ok(Some(false))) => (
+                format!(
+                    "database \"{name}\", where subscriptions live, is not currently accepting connections"
+                ),
+                "Use ALTER DATABASE ... ALLOW_CONNECTIONS true, or change user_logins_sqs.database.",
+            ),
+            Ok(Ok(Some(true))) | Err(_) => return,
+        };
+        if reported.as_ref() != Some(&problem) {
+            report::hint(&problem, hint);
+            reported = Some(problem);
         }
-        latch::wait(LOOKS_EVERY);
+        latch::wait(POLL_INTERVAL);
     }
+}
+
+/// Subscriptions live in another database from now on. That may not exist yet: it may be the new name of this one, which
+/// can be renamed once nobody is connected to it.
+fn leave_database() -> ! {
+    for Entry { assignment, slot } in board::entries() {
+        board::stop(slot, &assignment);
+    }
+    // So that the next launcher looks before it connects.
+    board::set_launcher_connects(true);
+    worker::restart()
 }
 
 #[derive(Default)]
 struct Launcher {
     /// What was last done for each queue.
-    queues: HashMap<String, Team>,
-    /// Whether the log has it that workers are missing.
-    complained: bool,
+    groups: HashMap<String, WorkerGroup>,
+    /// What the log has been told of each queue.
+    reported: HashMap<String, Obstacle>,
+    /// What the log has been told of workers that find no place.
+    shortage: Option<Shortage>,
+}
+
+/// Why not all workers run that could.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shortage {
+    /// Subscriptions ask for more than `user_logins_sqs.max_workers`.
+    MaxWorkers,
+    /// All of `max_worker_processes` are in use, by whomever.
+    WorkerProcesses,
+}
+
+impl Shortage {
+    fn setting(self) -> &'static str {
+        match self {
+            Shortage::MaxWorkers => "user_logins_sqs.max_workers",
+            Shortage::WorkerProcesses => "max_worker_processes",
+        }
+    }
 }
 
 /// The workers of one queue, as the launcher left them.
-struct Team {
+struct WorkerGroup {
     size: usize,
     started: Instant,
     pause: Duration,
 }
 
-impl Team {
-    /// How long to wait before missing workers are started, now that `size` are there: only where some have ended.
-    fn pause_left(&self, size: usize) -> Duration {
-        if size < self.size {
+impl WorkerGroup {
+    /// How long to wait before missing workers are started, now that `running` are there: only where some have ended.
+    fn pause_left(&self, running: usize) -> Duration {
+        if running < self.size {
             self.pause.saturating_sub(self.started.elapsed())
         } else {
             Duration::ZERO
@@ -94,121 +153,268 @@ impl Team {
     }
 
     /// The pause before the start that would follow one now.
-    fn next_pause(&self, size: usize) -> Duration {
-        if size < self.size && self.started.elapsed() < self.pause + CONNECTED_AFTER {
+    fn next_pause(&self, running: usize) -> Duration {
+        if running < self.size && self.started.elapsed() < self.pause + CONNECTED_AFTER {
             (self.pause * 2).min(LONGEST_PAUSE)
         } else {
             SHORTEST_PAUSE
         }
     }
+
+    /// Whether workers have ended again and again before they could have connected.
+    fn keeps_failing(&self) -> bool {
+        self.pause > SHORTEST_PAUSE
+    }
+}
+
+/// A subscription that can have workers.
+struct Demand {
+    assignment: Assignment,
+    /// How many workers it asks for.
+    wanted: usize,
+    /// How many of them it can have beside the others.
+    share: usize,
+    /// The workers that it has.
+    running: Vec<Entry>,
 }
 
 impl Launcher {
-    /// Starts what is missing and ends what is not wished for; says when to look again.
+    /// Starts missing workers and stops surplus ones; says when to look again.
     fn reconcile(&mut self) -> Duration {
-        let wishes = match transaction::run(|| Ok::<_, Infallible>(subscription::enabled())) {
-            Ok(Ok(wishes)) => wishes,
+        let read = || {
+            let extension = relation::extension(EXTENSION).unwrap_or(pg_sys::InvalidOid);
+            Ok::<_, Infallible>((subscription::read(), extension))
+        };
+        let (subscriptions, extension) = match transaction::run(read) {
+            Ok(Ok((Reading::Complete(subscriptions), extension))) => (subscriptions, extension),
+            Ok(Ok((Reading::Locked, _))) => return LOCKED_INTERVAL,
             Err(error) => {
                 report::warn("the launcher cannot read the subscriptions", &error);
-                return LOOKS_EVERY;
+                return POLL_INTERVAL;
             }
         };
-        self.queues
-            .retain(|queue, _| wishes.iter().any(|wish| wish.queue_url == *queue));
-        let wanted = end_the_unwished(&wishes);
-        self.start(wanted)
-    }
-
-    /// Starts workers; says when those that must wait are to be looked at.
-    fn start(&mut self, wanted: Vec<Wanted>) -> Duration {
-        let mut next = LOOKS_EVERY;
-        let mut all_started = true;
-        let mut all_there = true;
-        for Wanted {
-            assignment,
-            there,
-            missing,
-        } in wanted
-        {
-            if let Some(team) = self.queues.get_mut(assignment.queue_url()) {
-                // Those that were ended because fewer are wished for now are not missing.
-                team.size = team.size.min(there + missing);
-            }
-            let team = self.queues.get(assignment.queue_url());
-            let pause_left = team.map_or(Duration::ZERO, |team| team.pause_left(there));
-            all_there &= missing == 0;
-            if missing == 0 || !pause_left.is_zero() {
-                next = if missing == 0 {
-                    next
-                } else {
-                    next.min(pause_left)
-                };
-                continue;
-            }
-            let pause = team.map_or(SHORTEST_PAUSE, |team| team.next_pause(there));
-            let started = (0..missing)
-                .take_while(|_| start_worker(assignment))
-                .count();
-            all_started &= started == missing;
-            let team = Team {
-                size: there + started,
-                started: Instant::now(),
-                pause,
-            };
-            self.queues.insert(assignment.queue_url().to_owned(), team);
-        }
-        if !all_started && !self.complained {
-            report::hint(
-                "not all workers of the subscriptions could be started",
-                "You might need to increase max_worker_processes.",
-            );
-        }
-        self.complained = !all_started || (self.complained && !all_there);
+        let mut demands = demands(&subscriptions, extension);
+        stop_surplus_workers(&mut demands);
+        let next = self.start_missing_workers(&mut demands);
+        self.report_obstacles(&subscriptions);
+        self.show(&subscriptions, &demands);
         next
     }
-}
 
-/// A subscription, and how many of its workers are there and are not.
-struct Wanted {
-    assignment: Assignment,
-    there: usize,
-    missing: usize,
-}
-
-/// Ends surplus workers and says how many are there, and missing, for each wish.
-fn end_the_unwished(wishes: &[Subscription]) -> Vec<Wanted> {
-    // SAFETY: reads a static.
-    let database = unsafe { pg_sys::MyDatabaseId };
-    let mut wanted: Vec<Wanted> = wishes
-        .iter()
-        .filter_map(|wish| {
-            let assignment = Assignment::new(database, wish.role, &wish.queue_url)?;
-            Some(Wanted {
-                assignment,
-                there: 0,
-                missing: wish.workers,
-            })
-        })
-        .collect();
-    for entry in board::entries() {
-        let wish = wanted
-            .iter_mut()
-            .find(|wish| wish.assignment == entry.assignment);
-        match wish {
-            Some(wish) if wish.missing > 0 => {
-                wish.missing -= 1;
-                wish.there += 1;
+    /// Starts workers, the first of each queue before the second of any; says when those that must wait are due.
+    fn start_missing_workers(&mut self, demands: &mut [Demand]) -> Duration {
+        self.groups
+            .retain(|queue, _| demands.iter().any(|d| d.assignment.queue_url == *queue));
+        let mut next = POLL_INTERVAL;
+        let mut due = Vec::new();
+        for demand in demands.iter_mut().filter(|d| d.running.len() < d.share) {
+            match self.pause_left(demand) {
+                Duration::ZERO => due.push(demand),
+                pause_left => next = next.min(pause_left),
             }
-            _ => board::end(entry.slot, &entry.assignment),
+        }
+        let before: Vec<usize> = due.iter().map(|demand| demand.running.len()).collect();
+        let all_started = start_in_turns(&mut due);
+        for (demand, before) in due.iter().zip(before) {
+            self.note_start(demand, before);
+        }
+        if !all_started {
+            self.make_room(demands);
+        }
+        self.report_shortage(demands, all_started);
+        next
+    }
+
+    fn pause_left(&mut self, demand: &Demand) -> Duration {
+        match self.groups.get_mut(&demand.assignment.queue_url) {
+            Some(group) => {
+                // Those that were stopped because the share has become smaller are not missing.
+                group.size = group.size.min(demand.share);
+                group.pause_left(demand.running.len())
+            }
+            None => Duration::ZERO,
         }
     }
-    wanted
+
+    /// Notes that workers were started for `demand`, which had `before` of them.
+    fn note_start(&mut self, demand: &Demand, before: usize) {
+        let group = self.groups.get(&demand.assignment.queue_url);
+        let group = WorkerGroup {
+            size: demand.running.len(),
+            started: Instant::now(),
+            pause: group.map_or(SHORTEST_PAUSE, |group| group.next_pause(before)),
+        };
+        self.groups
+            .insert(demand.assignment.queue_url.clone(), group);
+    }
+
+    /// Where no place is left for a queue that has no worker at all, another one gives up one of several. Its place is
+    /// free once it has ended, which wakes the launcher.
+    fn make_room(&mut self, demands: &mut [Demand]) {
+        let is_hungry = |demand: &Demand| demand.running.is_empty() && demand.share > 0;
+        if !demands.iter().any(is_hungry) {
+            return;
+        }
+        let most = demands.iter_mut().max_by_key(|d| d.running.len());
+        if let Some(demand) = most
+            && demand.running.len() > 1
+            && let Some(Entry { assignment, slot }) = demand.running.pop()
+        {
+            board::stop(slot, &assignment);
+            if let Some(group) = self.groups.get_mut(&assignment.queue_url) {
+                group.size = demand.running.len();
+            }
+        }
+    }
+
+    fn report_shortage(&mut self, demands: &[Demand], all_started: bool) {
+        let shortage = if !all_started {
+            Some(Shortage::WorkerProcesses)
+        } else if demands.iter().any(|d| d.share < d.wanted) {
+            Some(Shortage::MaxWorkers)
+        } else {
+            // Workers that wait to be started again may find no place either.
+            self.shortage
+                .filter(|_| demands.iter().any(|d| d.running.len() < d.share))
+        };
+        if shortage != self.shortage
+            && let Some(shortage) = shortage
+        {
+            report::hint(
+                "not all workers of the subscriptions could be started",
+                &format!("You might need to increase {}.", shortage.setting()),
+            );
+        }
+        self.shortage = shortage;
+    }
+
+    /// Tells the log of each obstacle, once.
+    fn report_obstacles(&mut self, subscriptions: &[Subscription]) {
+        let mut reported = HashMap::new();
+        for subscription in subscriptions {
+            let queue_url = &subscription.queue_url;
+            let Some(obstacle) = &subscription.obstacle else {
+                continue;
+            };
+            if let Some((reason, hint)) = &obstacle.reason
+                && self.reported.get(queue_url) != Some(obstacle)
+            {
+                report::hint(
+                    &format!("no worker ingests from queue \"{queue_url}\": {reason}"),
+                    hint,
+                );
+            }
+            reported.insert(queue_url.clone(), obstacle.clone());
+        }
+        self.reported = reported;
+    }
+
+    /// Shows in `sqs_stat` which subscriptions have fewer workers than they ask for, and why.
+    fn show(&self, subscriptions: &[Subscription], demands: &[Demand]) {
+        for Subscription {
+            queue_url,
+            obstacle,
+            ..
+        } in subscriptions
+        {
+            let demand = demands
+                .iter()
+                .find(|demand| demand.assignment.queue_url == *queue_url);
+            let state = match obstacle {
+                Some(obstacle) => Some(obstacle.state),
+                None => demand
+                    .filter(|demand| demand.running.is_empty())
+                    .map(|_| State::Waiting),
+            };
+            let reason = match obstacle {
+                Some(obstacle) => obstacle.reason.as_ref().map(|(reason, _)| reason.clone()),
+                None => demand.and_then(|demand| self.why_too_few(demand)),
+            };
+            let stat = QueueStat::of(queue_url);
+            stat.begin_if_there_is_room();
+            if state.is_some() {
+                stat.set_state(state);
+            }
+            stat.set_reason(&reason.unwrap_or_default());
+        }
+        stat::forget_reasons(|url| subscriptions.iter().any(|s| s.queue_url == url));
+    }
+
+    fn why_too_few(&self, demand: &Demand) -> Option<String> {
+        let (running, wanted) = (demand.running.len(), demand.wanted);
+        if running == wanted {
+            return None;
+        }
+        let group = self.groups.get(&demand.assignment.queue_url);
+        let why = match self.shortage {
+            _ if running < demand.share && group.is_some_and(WorkerGroup::keeps_failing) => {
+                "workers end soon after they start, and the server's log says why".to_owned()
+            }
+            Some(Shortage::MaxWorkers) if demand.share < wanted => {
+                format!("user_logins_sqs.max_workers is {}", settings::max_workers())
+            }
+            Some(Shortage::WorkerProcesses) => "all of max_worker_processes are in use".to_owned(),
+            _ => return None,
+        };
+        Some(format!("{running} of {wanted} workers run: {why}"))
+    }
 }
 
-fn start_worker(assignment: Assignment) -> bool {
-    let Some(slot) = board::claim(assignment) else {
-        return false;
-    };
+/// The subscriptions that can have workers, and those that they have a right to.
+fn demands(subscriptions: &[Subscription], extension: pg_sys::Oid) -> Vec<Demand> {
+    let possible = subscriptions.iter().filter(|s| s.obstacle.is_none());
+    let wanted: Vec<usize> = possible.clone().map(|s| s.workers).collect();
+    let shares = fair_shares(&wanted, settings::max_workers());
+    let database = database::current().unwrap_or(pg_sys::InvalidOid);
+    possible
+        .zip(shares)
+        .map(|(subscription, share)| Demand {
+            assignment: Assignment {
+                database,
+                role: subscription.role,
+                extension,
+                queue_url: subscription.queue_url.clone(),
+            },
+            wanted: subscription.workers,
+            share,
+            running: Vec::new(),
+        })
+        .collect()
+}
+
+/// Gives each demand the workers that it has, up to its share, and stops all others.
+fn stop_surplus_workers(demands: &mut [Demand]) {
+    for entry in board::entries() {
+        let demand = demands
+            .iter_mut()
+            .find(|d| d.assignment == entry.assignment && d.running.len() < d.share);
+        match demand {
+            Some(demand) => demand.running.push(entry),
+            None => board::stop(entry.slot, &entry.assignment),
+        }
+    }
+}
+
+/// Starts a worker of each demand that has none, then of each that has one, and so on up to their shares. False: no
+/// place was left.
+fn start_in_turns(demands: &mut [&mut Demand]) -> bool {
+    let most = demands.iter().map(|demand| demand.share).max().unwrap_or(0);
+    for running in 0..most {
+        for demand in demands.iter_mut() {
+            if demand.running.len() != running || demand.running.len() >= demand.share {
+                continue;
+            }
+            match start_worker(&demand.assignment) {
+                Some(entry) => demand.running.push(entry),
+                None => return false,
+            }
+        }
+    }
+    true
+}
+
+fn start_worker(assignment: &Assignment) -> Option<Entry> {
+    let slot = board::reserve(assignment)?;
     let started = Registration {
         name: &format!("{WORKER} for {}", assignment.queue_name()),
         kind: WORKER,
@@ -220,6 +426,10 @@ fn start_worker(assignment: Assignment) -> bool {
     .start();
     if !started {
         board::give_back(slot);
+        return None;
     }
-    started
+    Some(Entry {
+        assignment: assignment.clone(),
+        slot,
+    })
 }

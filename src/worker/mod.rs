@@ -1,17 +1,20 @@
-//! Auto-ingest, after the model of logical replication: a row of `sqs_subscription` is the wish, the launcher makes
-//! it true, one background worker each for as many as it asks for.
+//! Auto-ingest, after the model of logical replication: a row of `sqs_subscription` says what is to be done, the
+//! launcher has it done, by as many background workers as the row asks for.
 //!
-//! - [`subscription`]: the wish. Whoever changes one wakes the launcher at commit.
-//! - [`board`]: shared memory in which the launcher and its workers find each other.
-//! - [`launcher`]: starts what is missing, ends what is no longer wished for, prunes the ledger.
+//! - [`subscription`]: the rows, and why one of them can have no workers. Whoever changes one wakes the launcher at commit.
+//! - [`launcher`]: starts missing workers, stops surplus ones, prunes the ledger.
 //! - [`runner`]: one worker: receives outside of transactions, writes a batch in each.
+//!
+//! Launcher and workers find each other on the [board](crate::board).
 
-pub mod board;
 mod launcher;
-pub mod prune;
+mod pace;
+mod pruning;
 mod runner;
+mod shares;
 pub mod subscription;
 
+use crate::board;
 use crate::pg::worker::{self, Registration};
 
 /// The launcher's type in `pg_stat_activity`.
@@ -20,7 +23,7 @@ const LAUNCHER: &str = "user_logins_sqs launcher";
 /// The workers' type in `pg_stat_activity`.
 const WORKER: &str = "user_logins_sqs worker";
 
-/// Seconds until a launcher that died is started anew.
+/// Seconds until a launcher that ended is started again.
 const LAUNCHER_RESTARTS_AFTER: i32 = 1;
 
 /// Asks the postmaster for shared memory and a launcher. Only while libraries are preloaded, and not under

@@ -7,13 +7,14 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, pg_guard, pg_sys};
 use queue::{ErrorKind, Receive};
 
-use super::board::{self, Assignment};
+use super::pace::Pace;
+use crate::board::{self, Assignment};
 use crate::errors::Failure;
 use crate::ingest::{AtAbort, Intake, Memory, Source, Taken, Target, Writer};
+use crate::own_tables::EXTENSION;
 use crate::pg::context::with_context;
 use crate::pg::error::Caught;
-use crate::pg::worker;
-use crate::pg::{latch, transaction};
+use crate::pg::{identity, latch, random, relation, sigterm, transaction, worker};
 use crate::report;
 use crate::settings;
 use crate::stat::{Progress, QueueStat, State};
@@ -26,22 +27,34 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// While the queue is in trouble, how often to look whether it still is.
-const LOOKS_FOR_RECOVERY_EVERY: Duration = Duration::from_secs(1);
+const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
 const ACTIVITY: &CStr = c"writing a batch of logins";
+
+/// How long a worker that is told to end has to write what it holds. What is not committed by then is rolled back and
+/// given back to the queue, and has been received once in vain.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// For how much of that it waits for what it may be about to receive.
+const GRACE_OF_POLLS: Duration = Duration::from_millis(50);
+
+/// How often it looks whether there is still anything to wait for.
+const GRACE_STEP: Duration = Duration::from_millis(5);
 
 /// Started by the launcher; `slot` is its place on the board.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn sqs_worker_main(slot: pg_sys::Datum) {
     worker::take_signals();
+    worker::disable_timeouts();
     let Some(assignment) = board::take(slot.value()) else {
         return;
     };
     worker::connect_as(assignment.database, assignment.role);
     worker::set_application_name(&format!("user_logins_sqs: {}", assignment.queue_name()));
     worker::show_activity(None);
-    let context = format!("ingesting from queue \"{}\"", assignment.queue_url());
+    sigterm::make_it_a_request(GRACE);
+    let context = format!("ingesting from queue \"{}\"", assignment.queue_url);
     with_context(&context, || Runner::new(assignment).run());
 }
 
@@ -52,6 +65,7 @@ struct Runner {
     /// took them for poison.
     held: Taken,
     memory: Memory,
+    pace: Pace,
     pause: Duration,
     trouble: Option<String>,
     stat: QueueStat,
@@ -59,20 +73,49 @@ struct Runner {
     io_is_dead: bool,
 }
 
-/// Why a worker goes on to its next session with the queue, or ends.
-enum Next {
-    ReadSettings,
-    End,
+/// What a worker receives from, and how.
+struct Session {
+    source: Source,
+    how: Receive,
+    intake: Intake,
+    /// Nothing is received, because of settings that cannot be used; when to look at them again.
+    look_again: Option<Instant>,
+    _progress: Progress,
+}
+
+impl Session {
+    /// Receives from `source` from now on; what was received, and is being received, still comes.
+    fn follow(&mut self, source: Source, how: Receive) -> Result<(), Failure> {
+        let is_stopped = self.look_again.take().is_some();
+        self.intake.decode_with(source.decoder());
+        if is_stopped || how != self.how || !self.source.is_same_queue(&source) {
+            self.intake.switch(&source, how.clone())?;
+        }
+        self.source = source;
+        self.how = how;
+        Ok(())
+    }
+
+    /// Whether it cannot receive now.
+    fn is_in_trouble(&self) -> bool {
+        self.look_again.is_some() || self.intake.trouble().is_some()
+    }
+
+    fn stop_receiving(&mut self, look_again: Instant) {
+        self.intake.wind_down();
+        self.look_again = Some(look_again);
+    }
 }
 
 impl Runner {
     fn new(assignment: Assignment) -> Runner {
-        let stat = QueueStat::of(assignment.queue_url());
+        let stat = QueueStat::of(&assignment.queue_url);
         stat.begin();
         Runner {
             assignment,
             held: Taken::default(),
             memory: Memory::default(),
+            pace: Pace::default(),
             pause: SHORTEST_PAUSE,
             trouble: None,
             stat,
@@ -80,120 +123,149 @@ impl Runner {
         }
     }
 
+    /// Ingests until it is told to end, or there is nothing to do here any more.
     fn run(mut self) {
-        loop {
-            match self.session() {
-                Ok(Next::ReadSettings) => {}
-                Ok(Next::End) => return,
-                Err(failure) => {
-                    self.complain(failure);
-                    self.rest();
-                    worker::reload_if_asked();
+        let Some(mut session) = self.begin() else {
+            return;
+        };
+        while !sigterm::is_end_requested() {
+            self.follow_settings(&mut session);
+            self.gather(&mut session);
+            if self.io_is_dead {
+                return;
+            }
+            if self.held.messages().is_empty() || is_called_away() {
+                continue;
+            }
+            match self.write(&session.source) {
+                // Trouble of the queue is not over because what came before it is written.
+                Ok(()) if session.is_in_trouble() => {}
+                Ok(()) => self.recovered(),
+                Err(Refusal::Orphaned) => return,
+                Err(refusal) => {
+                    self.report_refusal(refusal);
+                    self.back_off();
                 }
+            }
+        }
+        self.finish(&mut session);
+    }
+
+    /// Begins to receive once that is possible; `None`: it is not wanted any more.
+    fn begin(&mut self) -> Option<Session> {
+        while !sigterm::is_end_requested() {
+            worker::reload_if_asked();
+            match self.try_to_begin() {
+                Ok(session) => return Some(session),
+                Err(Refusal::Orphaned) => return None,
+                Err(refusal) => {
+                    self.report_refusal(refusal);
+                    self.back_off();
+                }
+            }
+        }
+        None
+    }
+
+    fn try_to_begin(&self) -> Result<Session, Refusal> {
+        let source = Source::new(&self.assignment.queue_url)?;
+        self.in_transaction(Target::check)?;
+        let how = how_to_receive();
+        let mut intake = Intake::open(&source, how.clone())?;
+        intake.heed_signals(true);
+        Ok(Session {
+            _progress: Progress::begin(source.queue().url().as_str(), None),
+            source,
+            how,
+            intake,
+            look_again: None,
+        })
+    }
+
+    /// Reads the settings again if they may have changed. Where they cannot be used any more, nothing more is received
+    /// until they can.
+    fn follow_settings(&mut self, session: &mut Session) {
+        let is_due = session.look_again.is_some_and(|at| at <= Instant::now());
+        if !worker::reload_if_asked() && !is_due {
+            return;
+        }
+        let was_stopped = session.look_again.is_some();
+        let followed = Source::new(&self.assignment.queue_url)
+            .and_then(|source| session.follow(source, how_to_receive()));
+        match followed {
+            Ok(()) if was_stopped => self.recovered(),
+            Ok(()) => {}
+            Err(failure) => {
+                self.report_failure(failure);
+                session.stop_receiving(Instant::now() + self.next_pause());
             }
         }
     }
 
-    /// Ingests until the settings of the source change or there is nothing to do here any more.
-    fn session(&mut self) -> Result<Next, Failure> {
-        let source = Source::new(self.assignment.queue_url())?;
-        let how = how_to_receive();
-        match transaction::run(Target::check) {
-            Ok(Ok(_)) => {}
-            Ok(Err(Failure::NotInstalled)) => return Ok(Next::End),
-            Ok(Err(failure)) => return Err(failure),
-            Err(error) => {
-                self.report(told(&error), State::Retrying);
-                self.rest();
-                return Ok(Next::ReadSettings);
-            }
-        }
-        let mut intake = Intake::open(&source, how.clone())?;
-        intake.heed_reload();
-        let _progress = Progress::begin(source.queue().url().as_str(), None);
+    /// Writes what is here and what the queue is about to bring: what is given back counts as received, and has come
+    /// nearer to the dead-letter queue.
+    fn finish(&mut self, session: &mut Session) {
+        session.intake.wind_down();
+        session.intake.heed_signals(false);
+        let until = Instant::now() + GRACE_OF_POLLS;
         loop {
-            if worker::reload_if_asked()
-                && !(source.is_as(&Source::new(self.assignment.queue_url())?)
-                    && how == how_to_receive())
-            {
-                return Ok(Next::ReadSettings);
-            }
-            self.gather(&mut intake, &source);
-            if self.io_is_dead {
-                return Ok(Next::End);
-            }
-            if self.held.messages().is_empty() || worker::is_reload_asked() {
-                continue;
-            }
-            match self.write(&source) {
-                // Trouble of the queue is not over because what came before it is written.
-                Ok(()) if intake.trouble().is_some() => {}
-                Ok(()) => self.recovered(),
-                Err(Refusal::Gone) => return Ok(Next::End),
-                Err(Refusal::Ours(failure)) => {
-                    self.complain(failure);
-                    self.rest();
+            self.take(session, Instant::now());
+            if !self.held.messages().is_empty() {
+                if self.write(&session.source).is_err() {
+                    return;
                 }
-                Err(Refusal::Postgres(report)) => {
-                    self.report(*report, State::Retrying);
-                    self.rest();
-                }
+            } else if session.intake.is_about_to_receive() && Instant::now() < until {
+                self.fill(session, 1, Some(until.min(Instant::now() + GRACE_STEP)));
+            } else {
+                return;
             }
         }
     }
 
     /// Waits for a first message, then for others until the batch is full or the first has waited long enough.
-    fn gather(&mut self, intake: &mut Intake, source: &Source) {
-        let batch_size = settings::batch_size();
+    fn gather(&mut self, session: &mut Session) {
         if self.held.messages().is_empty() {
-            self.fill(intake, source, 1, Some(Instant::now()));
-            if intake.is_empty() {
-                self.await_first(intake, source);
+            self.fill(session, 1, Some(Instant::now()));
+            if session.intake.is_empty() {
+                self.await_first(session);
             }
-            if intake.is_empty() {
+            if session.intake.is_empty() {
                 return;
             }
         }
-        let enough = batch_size.saturating_sub(self.held.messages().len());
-        self.fill(
-            intake,
-            source,
-            enough,
-            Some(Instant::now() + settings::linger()),
-        );
-        intake.take_into(&mut self.held, enough.max(1));
+        self.take(session, Instant::now() + settings::linger());
     }
 
-    /// Waits for a message; while the queue is in trouble, for a while only, to see it recover.
-    fn await_first(&mut self, intake: &mut Intake, source: &Source) {
+    /// Takes what comes until then and still fits in the batch.
+    fn take(&mut self, session: &mut Session, until: Instant) {
+        let batch = self.pace.batch(settings::batch_size());
+        let room = batch.saturating_sub(self.held.messages().len());
+        self.fill(session, room, Some(until));
+        session.intake.take_into(&mut self.held, room.max(1));
+    }
+
+    /// Waits for a message; while there is trouble, for a while only, to see it end.
+    fn await_first(&mut self, session: &mut Session) {
         worker::report_statistics_now();
-        if self.trouble.is_some() && intake.trouble().is_none() {
+        if self.trouble.is_some() && !session.is_in_trouble() {
             self.recovered();
         }
-        if self.trouble.is_some() {
-            self.fill(
-                intake,
-                source,
-                1,
-                Some(Instant::now() + LOOKS_FOR_RECOVERY_EVERY),
-            );
+        if let Some(look_again) = session.look_again.filter(|_| session.intake.ended()) {
+            latch::wait(look_again.saturating_duration_since(Instant::now()));
+        } else if self.trouble.is_some() {
+            let until = Instant::now() + RECOVERY_INTERVAL;
+            self.fill(session, 1, Some(until));
         } else {
             self.stat.set_state(Some(State::Idle));
-            self.fill(intake, source, 1, None);
+            self.fill(session, 1, None);
         }
     }
 
     /// The queue's trouble is told once; receiving goes on by itself meanwhile, ever more slowly.
-    fn fill(
-        &mut self,
-        intake: &mut Intake,
-        source: &Source,
-        enough: usize,
-        until: Option<Instant>,
-    ) {
-        if let Err(error) = intake.fill(enough, until) {
+    fn fill(&mut self, session: &mut Session, enough: usize, until: Option<Instant>) {
+        if let Err(error) = session.intake.fill(enough, until) {
             self.io_is_dead = error.kind == ErrorKind::Internal;
-            self.complain(source.failure(error));
+            self.report_failure(session.source.failure(error));
         }
     }
 
@@ -203,32 +275,63 @@ impl Runner {
             self.stat.set_state(Some(State::Running));
         }
         worker::show_activity(Some(ACTIVITY));
-        let outcome = transaction::run(|| self.write_in_transaction(source));
+        let outcome = self.in_transaction(|| self.write_in_transaction(source));
         worker::show_activity(None);
         worker::report_statistics();
-        match outcome {
-            Ok(Ok(memory)) => {
-                self.memory = memory;
-                std::mem::take(&mut self.held).decided();
-                Ok(())
-            }
-            Ok(Err(Failure::NotInstalled)) => Err(Refusal::Gone),
-            Ok(Err(failure)) => Err(Refusal::Ours(failure)),
-            Err(error) => Err(Refusal::Postgres(Box::new(told(&error)))),
-        }
+        let (memory, time) = outcome?;
+        self.pace.note(self.held.messages().len(), time);
+        self.memory = memory;
+        std::mem::take(&mut self.held).decided();
+        Ok(())
     }
 
-    fn write_in_transaction(&self, source: &Source) -> Result<Memory, Failure> {
+    /// Returns how long it took, too, without the commit.
+    fn write_in_transaction(&self, source: &Source) -> Result<(Memory, Duration), Refusal> {
+        let begun = Instant::now();
         let target = Target::check()?;
         transaction::defer_nothing();
         let mut writer = Writer::new(source, &target, AtAbort::Keep).resume(self.memory.clone());
         for chunk in self.held.messages().chunks(target.chunk) {
             writer.write(chunk)?;
         }
-        Ok(writer.pause())
+        // Once more, now that the tables that were written to are locked and stay those of their extension until the
+        // commit.
+        self.check_orphaned()?;
+        Ok((writer.pause(), begun.elapsed()))
     }
 
-    fn complain(&mut self, failure: Failure) {
+    fn in_transaction<R, E: Into<Refusal>>(
+        &self,
+        work: impl FnOnce() -> Result<R, E>,
+    ) -> Result<R, Refusal> {
+        let outcome = transaction::run(|| {
+            self.check_orphaned()?;
+            work().map_err(Into::into)
+        });
+        outcome.unwrap_or_else(|error| Err(Refusal::Postgres(Box::new(report_of(&error)))))
+    }
+
+    /// Checks that the extension that this worker works for is there, and its role: another one of the same name is not
+    /// the same.
+    fn check_orphaned(&self) -> Result<(), Refusal> {
+        let is_there = relation::extension(EXTENSION) == Some(self.assignment.extension)
+            && identity::role_exists(self.assignment.role);
+        if is_there {
+            Ok(())
+        } else {
+            Err(Refusal::Orphaned)
+        }
+    }
+
+    fn report_refusal(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Orphaned => {}
+            Refusal::Ours(failure) => self.report_failure(failure),
+            Refusal::Postgres(report) => self.report(*report, State::Retrying),
+        }
+    }
+
+    fn report_failure(&mut self, failure: Failure) {
         let state = match failure {
             Failure::AllRefused { .. } | Failure::NoPartition { .. } => State::Paused,
             _ => State::Retrying,
@@ -248,9 +351,9 @@ impl Runner {
     fn report(&mut self, report: ErrorReport, state: State) {
         self.stat.failed(report.message());
         self.stat.set_state(Some(state));
-        let said = report.message().to_owned();
-        if self.trouble.as_ref() != Some(&said) {
-            self.trouble = Some(said);
+        let message = report.message().to_owned();
+        if self.trouble.as_ref() != Some(&message) {
+            self.trouble = Some(message);
             report.report(PgLogLevel::WARNING);
         }
     }
@@ -261,38 +364,58 @@ impl Runner {
         if self.trouble.take().is_some() {
             report::log(format!(
                 "ingest from \"{}\" goes on",
-                self.assignment.queue_url()
+                self.assignment.queue_url
             ));
         }
     }
 
-    /// Sleeps for a while that doubles from time to time, give or take a quarter, so that workers that failed
-    /// together do not try again together.
-    fn rest(&mut self) {
-        let jitter = 0.75 + 0.5 * fraction();
-        let until = Instant::now() + self.pause.mul_f64(jitter);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    /// Sleeps until the next try, unless the configuration is to be read again or the process is to end.
+    fn back_off(&mut self) {
+        let until = Instant::now() + self.next_pause();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || worker::is_reload_asked() {
+            if left.is_zero() || is_called_away() {
                 return;
             }
             latch::wait(left);
         }
     }
+
+    /// A pause that doubles from time to time, give or take a quarter, so that workers that failed together do not try
+    /// again together.
+    fn next_pause(&mut self) -> Duration {
+        let jitter = 0.75 + 0.5 * random::fraction();
+        let pause = self.pause.mul_f64(jitter);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
 }
 
-/// Why a batch was not written.
+/// Whether something is to be done before anything is written.
+fn is_called_away() -> bool {
+    worker::is_reload_asked() || sigterm::is_end_requested()
+}
+
+/// Why a batch was not written, or nothing can be received.
 enum Refusal {
-    /// The extension is not there any more.
-    Gone,
+    /// The extension or the role of this worker is gone.
+    Orphaned,
     /// A failure of ours: to be tried again.
     Ours(Failure),
     /// An error of Postgres' own: to be tried again.
     Postgres(Box<ErrorReport>),
 }
 
-fn told(error: &Caught) -> ErrorReport {
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Refusal {
+        match failure {
+            Failure::NotInstalled => Refusal::Orphaned,
+            failure => Refusal::Ours(failure),
+        }
+    }
+}
+
+fn report_of(error: &Caught) -> ErrorReport {
     let mut report = ErrorReport::new(error.code(), error.message().to_owned(), "user_logins_sqs");
     if let Some(detail) = error.detail() {
         report = report.set_detail(detail);
@@ -311,10 +434,4 @@ fn how_to_receive() -> Receive {
         concurrency: settings::receive_concurrency(),
         visibility: settings::visibility_timeout(),
     }
-}
-
-/// A number from 0 to 1.
-fn fraction() -> f64 {
-    // SAFETY: Postgres' generator for such purposes; state of this process.
-    unsafe { pg_sys::pg_prng_double(&raw mut pg_sys::pg_global_prng_state) }
 }

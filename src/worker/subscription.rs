@@ -1,15 +1,22 @@
-//! The wish: which queues to ingest from by themselves, as which role, with how many workers.
+//! What is to be done: which queues to ingest from, as which role, with how many workers.
 
 use std::cell::Cell;
 
+use pgrx::spi::{SpiHeapTupleData, SpiResult};
 use pgrx::{Spi, pg_sys};
 
-use super::board;
-use crate::own_tables::EXTENSION;
-use crate::pg::relation;
+use crate::board::{self, LONGEST_URL};
+use crate::errors::Failure;
+use crate::installation;
+use crate::own_tables::{EXTENSION, OwnTable, SUBSCRIPTION};
 use crate::pg::transaction::{self, INDIFFERENT, Listener};
+use crate::pg::{identity, relation};
+use crate::stat::State;
 
-/// A row of `sqs_subscription` that is enabled.
+/// The trigger that refuses roles whose rights the writer of a row does not have.
+const CHECK: &str = "check_role";
+
+/// A row of `sqs_subscription`.
 pub struct Subscription {
     /// The queue.
     pub queue_url: String,
@@ -17,36 +24,163 @@ pub struct Subscription {
     pub role: pg_sys::Oid,
     /// How many workers it asks for.
     pub workers: usize,
+    /// Why it can have none.
+    pub obstacle: Option<Obstacle>,
 }
 
-/// The enabled subscriptions of this database; none where the extension is not installed.
-pub fn enabled() -> Vec<Subscription> {
-    let Some(table) = table() else {
-        return Vec::new();
+/// Why a subscription can have no workers now.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What `sqs_stat` shows as the state of the queue.
+    pub state: State,
+    /// What stands in the way, in a clause, and what to do about it. None where it is what somebody wanted.
+    pub reason: Option<(String, String)>,
+}
+
+impl Obstacle {
+    fn disabled() -> Obstacle {
+        Obstacle {
+            state: State::Disabled,
+            reason: None,
+        }
+    }
+
+    fn other_installation(table: &str, queue_url: &str) -> Obstacle {
+        let hint = format!(
+            "To ingest from it here, use UPDATE {table} SET enabled = true WHERE queue_url = {};",
+            relation::quoted_literal(queue_url)
+        );
+        Obstacle {
+            state: State::Resting,
+            reason: Some((
+                "the subscription was made in another installation".to_owned(),
+                hint,
+            )),
+        }
+    }
+
+    fn waiting(reason: String, hint: &str) -> Obstacle {
+        Obstacle {
+            state: State::Waiting,
+            reason: Some((reason, hint.to_owned())),
+        }
+    }
+}
+
+/// What the table says now.
+pub enum Reading {
+    /// These are all subscriptions; none where the extension is not installed. The oldest comes first.
+    Complete(Vec<Subscription>),
+    /// Somebody holds a lock that keeps it from being read.
+    Locked,
+}
+
+/// Reads the subscriptions of this database, without waiting for anybody.
+pub fn read() -> Reading {
+    let Some(schema) = relation::extension_schema(EXTENSION) else {
+        return Reading::Complete(Vec::new());
     };
+    let Ok(table) = OwnTable::find_in(schema, SUBSCRIPTION) else {
+        return Reading::Complete(Vec::new());
+    };
+    if !table.try_lock_for_reading() {
+        return Reading::Locked;
+    }
+    let distrust = distrust(&table);
+    let number = installation::number_in(schema);
     let query = format!(
-        "SELECT queue_url, role::pg_catalog.oid, workers FROM {table} WHERE enabled ORDER BY queue_url"
+        "SELECT s.queue_url, s.role::pg_catalog.oid, s.workers, s.enabled, s.role::pg_catalog.text, \
+                s.installation OPERATOR(pg_catalog.=) $1, r.rolcanlogin, d.datallowconn, \
+                pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT') \
+         FROM ONLY {} AS s \
+         JOIN pg_catalog.pg_database AS d ON d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database() \
+         LEFT JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) s.role::pg_catalog.oid \
+         ORDER BY s.created, s.queue_url",
+        table.name()
     );
-    Spi::connect(|client| {
-        let rows = client
-            .select(query.as_str(), None, &[])
-            .unwrap_or_else(|error| pgrx::error!("{error}"));
-        rows.filter_map(|row| {
-            Some(Subscription {
-                queue_url: row.get(1).ok()??,
-                role: row.get(2).ok()??,
-                workers: usize::try_from(row.get::<i32>(3).ok()??).ok()?,
-            })
+    let subscriptions = table.read(|| {
+        Spi::connect(|client| {
+            let rows = client.select(query.as_str(), None, &[number.into()])?;
+            rows.map(|row| Subscription::from_row(&row, table.name(), distrust.as_ref()))
+                .collect::<SpiResult<_>>()
         })
-        .collect()
-    })
+    });
+    Reading::Complete(subscriptions.unwrap_or_else(|error| pgrx::error!("{error}")))
 }
 
-/// `sqs_subscription` with its schema, quoted.
-pub fn table() -> Option<String> {
-    let schema = relation::extension_schema(EXTENSION)?;
-    relation::find(schema, c"sqs_subscription")?;
-    Some(relation::qualified_name(schema, c"sqs_subscription"))
+/// Why nothing is done that the table says: code of others may have written it, or a check of ours did not see it.
+fn distrust(table: &OwnTable) -> Option<Obstacle> {
+    if let Err(Failure::ForeignCode { what, remedy }) = table.check() {
+        let reason = format!("{what} is not part of the extension");
+        return Some(Obstacle::waiting(reason, &remedy));
+    }
+    if !table.has_enabled_trigger(CHECK) {
+        return Some(Obstacle::waiting(
+            format!("trigger {CHECK} on table {} is not enabled", table.name()),
+            &format!(
+                "Use ALTER TABLE {} ENABLE ALWAYS TRIGGER {CHECK}.",
+                table.name()
+            ),
+        ));
+    }
+    None
+}
+
+impl Subscription {
+    fn from_row(
+        row: &SpiHeapTupleData<'_>,
+        table: &str,
+        distrust: Option<&Obstacle>,
+    ) -> SpiResult<Subscription> {
+        let queue_url: String = row.get(1)?.unwrap_or_default();
+        let workers: i32 = row.get(3)?.unwrap_or_default();
+        let enabled = row.get(4)? == Some(true);
+        let role: String = row.get(5)?.unwrap_or_default();
+        let is_ours = row.get(6)? == Some(true);
+        let can_login: Option<bool> = row.get(7)?;
+        let is_open = row.get(8)? == Some(true);
+        let may_connect = row.get(9)? == Some(true);
+        let obstacle = if !is_ours {
+            Some(Obstacle::other_installation(table, &queue_url))
+        } else if !enabled {
+            Some(Obstacle::disabled())
+        } else if let Some(obstacle) = distrust {
+            Some(obstacle.clone())
+        } else if queue_url.len() > LONGEST_URL {
+            Some(Obstacle::waiting(
+                format!("its URL is longer than {LONGEST_URL} bytes"),
+                "Delete its row from sqs_subscription.",
+            ))
+        } else if can_login.is_none() {
+            Some(Obstacle::waiting(
+                format!("role {role} does not exist"),
+                "Delete its row from sqs_subscription, and subscribe as another role.",
+            ))
+        } else if can_login == Some(false) {
+            Some(Obstacle::waiting(
+                format!("role {role} is not permitted to log in"),
+                "Use ALTER ROLE ... LOGIN, or subscribe as another role.",
+            ))
+        } else if !is_open {
+            Some(Obstacle::waiting(
+                "its database is not currently accepting connections".to_owned(),
+                "Use ALTER DATABASE ... ALLOW_CONNECTIONS true.",
+            ))
+        } else if !may_connect {
+            Some(Obstacle::waiting(
+                format!("role {role} does not have CONNECT privilege on its database"),
+                "Use GRANT CONNECT ON DATABASE, or subscribe as another role.",
+            ))
+        } else {
+            None
+        };
+        Ok(Subscription {
+            queue_url,
+            role: row.get(2)?.unwrap_or(pg_sys::InvalidOid),
+            workers: usize::try_from(workers).unwrap_or_default(),
+            obstacle,
+        })
+    }
 }
 
 static LISTENER: Listener = Listener {
@@ -57,6 +191,25 @@ static LISTENER: Listener = Listener {
 
 thread_local! {
     static CHANGED: Cell<bool> = const { Cell::new(false) };
+    /// The role that the table's owner is writing for.
+    static WRITER: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
+}
+
+/// Has what `write` does to the table, as its owner, count as done by `role`.
+pub fn write_for<R>(role: pg_sys::Oid, write: impl FnOnce() -> R) -> R {
+    struct Restored(Option<pg_sys::Oid>);
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            WRITER.set(self.0);
+        }
+    }
+    let _restored_at_end = Restored(WRITER.replace(Some(role)));
+    write()
+}
+
+/// The role whose rights a row must not go beyond that is being written.
+pub fn writer() -> pg_sys::Oid {
+    WRITER.get().unwrap_or_else(identity::current_role)
 }
 
 /// The current transaction changes subscriptions: wakes the launcher when it commits.

@@ -338,6 +338,12 @@ impl Cluster {
         );
     }
 
+    /// The major version of the server.
+    pub fn server_version(&self) -> u32 {
+        let version = fs::read_to_string(self.data_directory().join("PG_VERSION")).unwrap();
+        version.trim().parse().expect("a number")
+    }
+
     /// Where the data is.
     pub fn data_directory(&self) -> PathBuf {
         self.directory.join("data")

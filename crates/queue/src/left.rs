@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     fn receipts(count: u64) -> Vec<Receipt> {
-        (1..=count).map(|number| Receipt::of_fifo(number)).collect()
+        (1..=count).map(Receipt::of_fifo).collect()
     }
 
     #[test]

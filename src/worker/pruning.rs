@@ -1,10 +1,9 @@
-//! The ledger is for redeliveries, and SQS keeps a message for 14 days at most: older entries are pruned, in small
-//! steps, each a transaction of its own.
+//! When the launcher prunes the ledger: in small steps, each a transaction of its own, between which it looks after
+//! subscriptions.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use pgrx::Spi;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 
 use crate::ingest::{Counting, prune};
@@ -32,9 +31,11 @@ impl Pruning {
         if let Some(not_before) = self.not_before.filter(|not_before| *not_before > now) {
             return not_before - now;
         }
-        let rest = match transaction::run(|| Ok::<_, Infallible>(prune_without_waiting())) {
+        let prune = || prune(settings::ledger_retention(), STEP, Counting::No);
+        let pause = match transaction::run(|| Ok::<_, Infallible>(prune())) {
             Ok(Ok(deleted)) if deleted >= STEP => BETWEEN_STEPS,
             Ok(_) => BETWEEN_ROUNDS,
+            // Somebody holds a lock, as CREATE INDEX does.
             Err(error) if error.code() == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
                 BETWEEN_ROUNDS
             }
@@ -43,14 +44,7 @@ impl Pruning {
                 BETWEEN_ROUNDS
             }
         };
-        self.not_before = Some(now + rest);
-        rest
+        self.not_before = Some(now + pause);
+        pause
     }
-}
-
-/// A step, unless somebody holds a lock that is in its way, as CREATE INDEX does: the launcher has subscriptions to
-/// look after.
-fn prune_without_waiting() -> i64 {
-    Spi::run("SET LOCAL lock_timeout = '100ms'").unwrap_or_else(|error| pgrx::error!("{error}"));
-    prune(settings::ledger_retention(), STEP, Counting::No)
 }

@@ -1,0 +1,263 @@
+//! The board: shared memory in which the launcher and its workers find each other.
+//!
+//! The launcher reserves a slot for each worker that it starts; the worker takes it, and frees it when it ends. All of
+//! it is guarded by one lock, held for moments.
+
+use std::cell::Cell;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU32};
+
+use pgrx::pg_sys::Oid;
+
+use crate::pg::exit::{self, Finish};
+use crate::pg::latch::SharedLatch;
+use crate::pg::shared_memory::{Shareable, SharedMemory};
+use crate::pg::shared_text::SharedText;
+use crate::pg::{clock, database, worker};
+
+/// The most workers that can run at once, of all subscriptions together.
+pub const SLOTS: usize = 64;
+
+/// The longest queue URL, in bytes. AWS' are below 200.
+pub const LONGEST_URL: usize = 512;
+
+/// How long a worker may take from being asked for to taking its slot, in microseconds: one that could not be forked
+/// leaves its slot to others.
+const LONGEST_START: i64 = 30_000_000;
+
+static BOARD: SharedMemory<Board> = SharedMemory::new(c"user_logins_sqs board");
+
+struct Board {
+    launcher: SharedLatch,
+    /// A launcher is connecting to its database, or has failed to.
+    launcher_connects: AtomicBool,
+    slots: [Slot; SLOTS],
+}
+
+// SAFETY: atomics, and arrays and structs of them.
+unsafe impl Shareable for Board {}
+
+struct Slot {
+    state: AtomicU8,
+    /// Microseconds since 2000 when it came to this state.
+    since: AtomicI64,
+    pid: AtomicI32,
+    database: AtomicU32,
+    role: AtomicU32,
+    extension: AtomicU32,
+    queue_url: SharedText<LONGEST_URL>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum State {
+    Free,
+    Starting,
+    Running,
+    Ending,
+}
+
+impl Slot {
+    fn is(&self, states: &[State]) -> bool {
+        let state = self.state.load(Relaxed);
+        states.iter().any(|known| *known as u8 == state)
+    }
+
+    fn set(&self, state: State) {
+        self.state.store(state as u8, Relaxed);
+        self.since.store(clock::now(), Relaxed);
+    }
+
+    fn assign(&self, assignment: &Assignment) {
+        self.database.store(assignment.database.to_u32(), Relaxed);
+        self.role.store(assignment.role.to_u32(), Relaxed);
+        self.extension.store(assignment.extension.to_u32(), Relaxed);
+        self.queue_url.set(&assignment.queue_url);
+    }
+
+    fn assignment(&self) -> Assignment {
+        Assignment {
+            database: self.database.load(Relaxed).into(),
+            role: self.role.load(Relaxed).into(),
+            extension: self.extension.load(Relaxed).into(),
+            queue_url: self.queue_url.get(),
+        }
+    }
+}
+
+/// What a worker is to do.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// The database of the subscription.
+    pub database: Oid,
+    /// The role that subscribed.
+    pub role: Oid,
+    /// The extension that it subscribed with: one that was dropped and created again is another.
+    pub extension: Oid,
+    /// The queue to ingest from, no longer than [`LONGEST_URL`].
+    pub queue_url: String,
+}
+
+impl Assignment {
+    /// The last part of the queue's URL.
+    pub fn queue_name(&self) -> &str {
+        self.queue_url.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+/// A worker that is starting or running.
+pub struct Entry {
+    /// What it does.
+    pub assignment: Assignment,
+    /// Its slot.
+    pub slot: usize,
+}
+
+/// Asks for the shared memory.
+pub fn init() {
+    BOARD.request();
+}
+
+/// Whether the library was preloaded, so that there is a board, a launcher, and workers.
+pub fn is_there() -> bool {
+    BOARD.get().is_some()
+}
+
+/// Wakes the launcher, if there is one.
+pub fn wake_launcher() {
+    if let Some(board) = BOARD.get() {
+        board.launcher.set();
+    }
+}
+
+/// Notes that the launcher is about to connect, or has; says whether one was about to and never did.
+pub fn set_launcher_connects(connects: bool) -> bool {
+    BOARD
+        .get()
+        .is_some_and(|board| board.launcher_connects.swap(connects, Relaxed))
+}
+
+/// Makes this process the launcher, until it ends.
+pub fn become_launcher() {
+    static LAUNCHER_ENDS: Finish = Finish(|| {
+        if let Some(board) = BOARD.get() {
+            board.launcher.clear();
+        }
+    });
+    exit::before_shared_memory_is_left(&LAUNCHER_ENDS);
+    if let Some(board) = BOARD.get() {
+        board.launcher.show();
+    }
+}
+
+/// The workers that were not told to end.
+pub fn entries() -> Vec<Entry> {
+    let entries = BOARD.locked(|board| {
+        free_what_never_started(board);
+        in_states(board, &[State::Starting, State::Running])
+            .map(|(slot, place)| Entry {
+                assignment: place.assignment(),
+                slot,
+            })
+            .collect()
+    });
+    entries.unwrap_or_default()
+}
+
+fn free_what_never_started(board: &Board) {
+    let now = clock::now();
+    for slot in &board.slots {
+        if slot.is(&[State::Starting]) && now - slot.since.load(Relaxed) > LONGEST_START {
+            slot.set(State::Free);
+        }
+    }
+}
+
+fn in_states<'b>(board: &'b Board, states: &'b [State]) -> impl Iterator<Item = (usize, &'b Slot)> {
+    let slots = board.slots.iter().enumerate();
+    slots.filter(|(_, slot)| slot.is(states))
+}
+
+/// What all workers do that are starting, running or ending. Nothing where the library is not preloaded.
+pub fn assignments() -> Vec<Assignment> {
+    const IN_USE: &[State] = &[State::Starting, State::Running, State::Ending];
+    let assignments = BOARD.locked(|board| {
+        in_states(board, IN_USE)
+            .map(|(_, slot)| slot.assignment())
+            .collect()
+    });
+    assignments.unwrap_or_default()
+}
+
+/// Reserves a slot for a worker that is about to be started. `None`: all are in use.
+pub fn reserve(assignment: &Assignment) -> Option<usize> {
+    BOARD.locked(|board| {
+        let (index, slot) = in_states(board, &[State::Free]).next()?;
+        slot.assign(assignment);
+        slot.set(State::Starting);
+        Some(index)
+    })?
+}
+
+/// Gives a slot back whose worker could not be asked for.
+pub fn give_back(slot: usize) {
+    BOARD.locked(|board| board.slots[slot].set(State::Free));
+}
+
+/// Tells the worker in `slot` to end, if it still does what `assignment` says.
+pub fn stop(slot: usize, assignment: &Assignment) {
+    BOARD.locked(|board| {
+        let slot = &board.slots[slot];
+        if slot.assignment() != *assignment {
+            return;
+        }
+        if slot.is(&[State::Running]) {
+            slot.set(State::Ending);
+            // A worker frees its slot, under this lock, before its process ends: the id is not reused yet.
+            worker::terminate(slot.pid.load(Relaxed));
+        } else if slot.is(&[State::Starting]) {
+            // It finds its slot gone and ends by itself.
+            slot.set(State::Free);
+        }
+    });
+}
+
+thread_local! {
+    static TAKEN: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+static WORKER_ENDS: Finish = Finish(|| {
+    if let Some(slot) = TAKEN.take() {
+        give_back(slot);
+    }
+});
+
+/// Takes the slot that this worker was started for, until the process ends. `None`: it is not wanted any more.
+pub fn take(slot: usize) -> Option<Assignment> {
+    let assignment = BOARD.locked(|board| {
+        let place = board.slots.get(slot)?;
+        if !place.is(&[State::Starting]) {
+            return None;
+        }
+        place.pid.store(worker::process_id(), Relaxed);
+        place.set(State::Running);
+        Some(place.assignment())
+    })??;
+    TAKEN.set(Some(slot));
+    exit::before_shared_memory_is_left(&WORKER_ENDS);
+    Some(assignment)
+}
+
+/// How many workers ingest from `queue_url` in this database. 0 where the library is not preloaded.
+pub fn running(queue_url: &str) -> i32 {
+    let Some(here) = database::current() else {
+        return 0;
+    };
+    let count = BOARD.locked(|board| {
+        in_states(board, &[State::Running])
+            .filter(|(_, slot)| slot.database.load(Relaxed) == here.to_u32())
+            .filter(|(_, slot)| slot.queue_url.is(queue_url))
+            .count()
+    });
+    count.unwrap_or(0) as i32
+}

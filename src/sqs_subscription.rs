@@ -1,0 +1,62 @@
+//! The triggers of `sqs_subscription`: what may be written there, and who is told of it.
+
+use pgrx::PgLogLevel;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::errors::Failure;
+use crate::installation;
+use crate::pg::identity::{may_act_for, role_name};
+use crate::worker::subscription;
+
+/// What a trigger function may fail with, other than by an error that it raises.
+type Failed = Box<dyn std::error::Error>;
+
+/// BEFORE INSERT OR UPDATE, for each row: has it carry the number of this installation.
+///
+/// A new row that brings a number keeps it: it comes from a dump, and may be a copy of a subscription that runs where
+/// it was made. An UPDATE adopts. Replication fires no trigger that is not ENABLE ALWAYS, so what it brings keeps its
+/// number too.
+#[pg_trigger]
+fn sqs_subscription_stamp<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, Failed> {
+    let Some(row) = trigger.new() else {
+        return Ok(None);
+    };
+    let mut row = row.into_owned();
+    let is_new = matches!(trigger.op()?, PgTriggerOperation::Insert);
+    let brings_a_number = row.get_by_name::<i64>("installation")?.is_some();
+    if !(is_new && brings_a_number) {
+        row.set_by_name("installation", installation::number())?;
+    }
+    Ok(Some(row))
+}
+
+/// AFTER INSERT OR UPDATE, for each row: refuses a role whose rights the writer does not have, since workers run as that
+/// role.
+///
+/// After, so that no other trigger changes the row later, and ENABLE ALWAYS, so that replication is no way around it.
+#[pg_trigger]
+fn sqs_subscription_check_role<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, Failed> {
+    if let Some(row) = trigger.new()
+        && let Some(role) = row.get_by_name::<pg_sys::Oid>("role")?
+        && !may_act_for(subscription::writer(), role)
+    {
+        let role = role_name(role);
+        ErrorReport::from(Failure::NotMember { role }).report(PgLogLevel::ERROR);
+    }
+    Ok(None::<PgHeapTuple<'a, AllocatedByRust>>)
+}
+
+/// AFTER any change, for each statement: wakes the launcher once it is committed.
+#[pg_trigger]
+fn sqs_subscription_changed<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, Failed> {
+    let _ = trigger;
+    subscription::changed();
+    Ok(None::<PgHeapTuple<'a, AllocatedByRust>>)
+}

@@ -1,0 +1,484 @@
+//! A copy of an installation does not take the messages of the original; what takes the original's place goes on.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tests::cluster::{Cluster, Plan, Stop};
+use tests::database::{Database, Session, TextRow, literal};
+use tests::logins;
+use tests::queue::{Counts, Queue};
+use tests::run;
+use tests::scripted::ScriptedSqs;
+use tests::wait::{eventually, throughout};
+use tests::workers::{DATABASE, PROMPTLY, admin, preloading, site, site_of};
+
+/// The launcher has looked by then, without having been woken.
+const LOOKED_AT_WITHIN: Duration = Duration::from_secs(6);
+
+const REPLICATED_WITHIN: Duration = Duration::from_secs(30);
+
+const SUBSCRIPTIONS: &str =
+    "SELECT queue_url, role, workers, enabled, created FROM sqs_subscription ORDER BY queue_url";
+
+#[track_caller]
+fn succeed(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A role that may subscribe.
+fn make_ingester(admin: &mut Session) {
+    admin.run(
+        "CREATE ROLE ingester LOGIN; GRANT INSERT ON user_logins TO ingester;
+         GRANT EXECUTE ON FUNCTION sqs_subscribe, sqs_unsubscribe TO ingester",
+    );
+}
+
+#[track_caller]
+fn expect_no_workers(admin: &mut Session) {
+    throughout(
+        "no worker",
+        LOOKED_AT_WITHIN,
+        || admin.workers(),
+        Vec::is_empty,
+    );
+}
+
+mod restored {
+    use super::*;
+
+    /// A server whose subscriptions are to be dumped, and an empty one.
+    struct Scene {
+        old: Cluster,
+        new: Cluster,
+        queue: Queue,
+        _sqs: ScriptedSqs,
+    }
+
+    fn scene() -> Scene {
+        let (old, new) = (site(), preloading().start());
+        let sqs = ScriptedSqs::start();
+        let (queue, paused) = (sqs.queue(), sqs.queue());
+        let mut session = admin(&old);
+        make_ingester(&mut session);
+        session.subscribe(&paused);
+        session.run("UPDATE sqs_subscription SET enabled = false");
+        Database::existing(&old, DATABASE)
+            .connect_as("ingester")
+            .subscribe(&queue);
+        admin(&new).run("CREATE ROLE ingester LOGIN");
+        Scene {
+            old,
+            new,
+            queue,
+            _sqs: sqs,
+        }
+    }
+
+    impl Scene {
+        /// Dumps as `dumper` with these arguments and gives the file to a program on the other server.
+        fn restore(
+            &self,
+            dumper: &str,
+            dump_arguments: &[&str],
+            program: &str,
+            arguments: &[&str],
+        ) {
+            let file = run::directory().join(run::unique_name("dump"));
+            succeed(
+                self.old
+                    .client_program("pg_dump")
+                    .env("PGUSER", dumper)
+                    .args(dump_arguments)
+                    .arg("--file")
+                    .arg(&file)
+                    .arg(DATABASE),
+            );
+            let mut restore = self.new.client_program(program);
+            restore.args(["--dbname", DATABASE]).args(arguments);
+            if program == "psql" {
+                restore.arg("--file");
+            }
+            succeed(restore.arg(&file).stdout(Stdio::null()));
+        }
+
+        /// The statement by which the queue is ingested from, which the log has once.
+        fn what_the_log_says_to_do(&self) -> String {
+            let log = self.new.log();
+            let told = format!("no worker ingests from queue \"{}\"", self.queue.url());
+            assert_eq!(log.matches(&told).count(), 1, "{log}");
+            let (_, hint) = log.split_once(&told).unwrap();
+            let (_, statement) = hint
+                .split_once("HINT:  To ingest from it here, use ")
+                .unwrap();
+            statement.lines().next().unwrap().to_owned()
+        }
+
+        #[track_caller]
+        fn expect_to_rest_until_enabled(self) {
+            let original = admin(&self.old).rows(SUBSCRIPTIONS);
+            self.old.stop(Stop::Fast);
+            let mut copy = admin(&self.new);
+            assert_eq!(copy.rows(SUBSCRIPTIONS), original);
+            expect_no_workers(&mut copy);
+            let states = copy.rows("SELECT DISTINCT state, reason FROM sqs_stat");
+            let reason = "the subscription was made in another installation";
+            assert_eq!(
+                states,
+                [["resting", reason].map(|text| Some(text.to_owned()))]
+            );
+
+            copy.run(&self.what_the_log_says_to_do());
+
+            copy.expect_workers_within(PROMPTLY, 1);
+            self.queue.send(&logins::good(3));
+            copy.expect_logins(3);
+        }
+    }
+
+    const PSQL: &[&str] = &["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"];
+
+    #[test]
+    fn a_plain_dump_rests_until_it_is_enabled() {
+        let scene = scene();
+        scene.restore("postgres", &[], "psql", PSQL);
+        scene.expect_to_rest_until_enabled();
+    }
+
+    #[test]
+    fn a_dump_of_inserts_rests_until_it_is_enabled() {
+        let scene = scene();
+        scene.restore("postgres", &["--column-inserts"], "psql", PSQL);
+        scene.expect_to_rest_until_enabled();
+    }
+
+    #[test]
+    fn a_custom_dump_rests_until_it_is_enabled() {
+        let scene = scene();
+        scene.restore(
+            "postgres",
+            &["--format=custom"],
+            "pg_restore",
+            &["--exit-on-error"],
+        );
+        scene.expect_to_rest_until_enabled();
+    }
+
+    #[test]
+    fn data_that_are_restored_without_triggers_rest_until_they_are_enabled() {
+        let scene = scene();
+        admin(&scene.new)
+            .run("CREATE EXTENSION user_logins_sqs; GRANT INSERT ON user_logins TO ingester");
+        scene.restore(
+            "postgres",
+            &["--format=custom"],
+            "pg_restore",
+            &["--data-only", "--disable-triggers", "--exit-on-error"],
+        );
+        scene.expect_to_rest_until_enabled();
+    }
+
+    #[test]
+    fn data_that_are_restored_in_a_session_of_any_settings_rest() {
+        let scene = scene();
+        admin(&scene.new)
+            .run("CREATE EXTENSION user_logins_sqs; GRANT INSERT ON user_logins TO ingester")
+            .run("ALTER ROLE postgres SET row_security = off");
+        scene.restore("postgres", &["--data-only"], "psql", PSQL);
+        scene.expect_to_rest_until_enabled();
+    }
+
+    #[test]
+    fn a_member_of_pg_read_all_data_can_dump_all_of_it() {
+        let scene = scene();
+        admin(&scene.old).run("CREATE ROLE backup LOGIN IN ROLE pg_read_all_data");
+        scene.restore("backup", &[], "psql", PSQL);
+        scene.expect_to_rest_until_enabled();
+    }
+
+    #[test]
+    fn a_row_written_by_hand_after_a_set_row_security_runs() {
+        let cluster = site();
+        let mut admin = admin(&cluster);
+        let queue = ScriptedSqs::start().queue();
+
+        admin.set("row_security", "on").subscribe(&queue);
+
+        admin.expect_workers_within(PROMPTLY, 1);
+    }
+}
+
+mod replicated {
+    use super::*;
+
+    fn plan() -> Plan {
+        preloading().setting("wal_level", "logical")
+    }
+
+    /// A publisher of all tables, with a subscription of a queue, and a replica that has caught up.
+    struct Scene {
+        publisher: Cluster,
+        replica: Cluster,
+        queue: Queue,
+        sqs: ScriptedSqs,
+    }
+
+    fn scene() -> Scene {
+        let (publisher, replica) = (site_of(plan()), site_of(plan()));
+        let sqs = ScriptedSqs::start();
+        let queue = sqs.queue();
+        let mut original = admin(&publisher);
+        original.run("CREATE PUBLICATION everything FOR ALL TABLES");
+        original.subscribe(&queue);
+        queue.send(&logins::good(10));
+        original.expect_logins(10);
+        let (host, port) = publisher.address();
+        admin(&replica).run(&format!(
+            "CREATE SUBSCRIPTION everything CONNECTION 'host={} port={port} user=postgres dbname={DATABASE}' \
+             PUBLICATION everything",
+            host.display()
+        ));
+        let scene = Scene {
+            publisher,
+            replica,
+            queue,
+            sqs,
+        };
+        scene.expect_replicated(10);
+        scene
+    }
+
+    impl Scene {
+        #[track_caller]
+        fn expect_replicated(&self, logins: i64) {
+            let mut replica = admin(&self.replica);
+            let state =
+                "SELECT (SELECT count(*) FROM user_logins), (SELECT count(*) FROM sqs_ledger),
+                                (SELECT count(*) FROM sqs_subscription)";
+            let all = vec![vec![
+                Some(logins.to_string()),
+                Some(logins.to_string()),
+                Some("1".to_owned()),
+            ]];
+            eventually(
+                "everything is replicated",
+                REPLICATED_WITHIN,
+                || replica.rows(state),
+                |seen| *seen == all,
+            );
+        }
+
+        fn unreplicate(&self) {
+            admin(&self.replica).run("DROP SUBSCRIPTION everything");
+        }
+    }
+
+    #[test]
+    fn a_replica_of_all_tables_takes_no_message_and_gets_every_row() {
+        let scene = scene();
+        let mut replica = admin(&scene.replica);
+        expect_no_workers(&mut replica);
+
+        scene.queue.send(&logins::good(90));
+        scene.queue.expect_drained();
+        scene.expect_replicated(100);
+
+        // What was changed on the publisher still belongs there.
+        admin(&scene.publisher).run("UPDATE sqs_subscription SET workers = 2");
+        eventually(
+            "the change is replicated",
+            REPLICATED_WITHIN,
+            || replica.number("SELECT workers FROM sqs_subscription"),
+            |workers| *workers == 2,
+        );
+        expect_no_workers(&mut replica);
+        assert_eq!(scene.sqs.handed_out(&scene.queue), 100);
+        assert_eq!(
+            replica.number(
+                "SELECT count(*) FROM pg_stat_subscription_stats WHERE apply_error_count > 0"
+            ),
+            0
+        );
+    }
+
+    #[test]
+    fn a_replica_takes_over_when_its_subscriptions_are_enabled() {
+        let scene = scene();
+        let mut original = admin(&scene.publisher);
+        original.run("UPDATE sqs_subscription SET enabled = false");
+        original.expect_workers_within(PROMPTLY, 0);
+        let mut replica = admin(&scene.replica);
+        eventually(
+            "the replica has caught up",
+            REPLICATED_WITHIN,
+            || replica.text("SELECT enabled FROM sqs_subscription"),
+            |enabled| enabled.as_deref() == Some("f"),
+        );
+        scene.unreplicate();
+        scene.queue.send(&logins::good(5));
+
+        replica.run("UPDATE sqs_subscription SET enabled = true");
+
+        replica.expect_logins(15);
+        scene.queue.expect_drained();
+        assert_eq!(original.logins(), 10);
+    }
+
+    #[test]
+    fn a_replica_takes_over_when_somebody_subscribes_there() {
+        let scene = scene();
+        scene.unreplicate();
+        scene.publisher.stop(Stop::Fast);
+        scene.queue.send(&logins::good(5));
+        let mut replica = admin(&scene.replica);
+
+        replica.subscribe(&scene.queue);
+
+        replica.expect_logins(15);
+    }
+
+    #[test]
+    fn what_is_replicated_cannot_have_workers_run_as_a_role_of_its_choice() {
+        let (publisher, replica) = (site_of(plan()), site_of(plan()));
+        let mut there = admin(&replica);
+        let number = there
+            .text("SELECT seqstart FROM pg_sequence WHERE seqrelid = 'sqs_installation'::regclass");
+        there.run(
+            "CREATE ROLE applier LOGIN; GRANT ALL ON sqs_subscription TO applier;
+             CREATE ROLE reader LOGIN SUPERUSER REPLICATION",
+        );
+        let (host, port) = publisher.address();
+        admin(&publisher).run("CREATE PUBLICATION forged FOR TABLE sqs_subscription");
+        there.run(&format!(
+            "CREATE SUBSCRIPTION forged CONNECTION 'host={} port={port} user=postgres dbname={DATABASE}' \
+             PUBLICATION forged WITH (copy_data = off)",
+            host.display()
+        ));
+        there.run(
+            "ALTER ROLE applier SUPERUSER; ALTER SUBSCRIPTION forged OWNER TO applier; ALTER ROLE applier NOSUPERUSER",
+        );
+        let mut here = admin(&publisher);
+        let forged = format!(
+            "INSERT INTO sqs_subscription (queue_url, role, installation)
+             VALUES ('http://127.0.0.1:9/000000000000/q', 'postgres', {})",
+            number.unwrap()
+        );
+
+        here.run(&forged);
+
+        eventually(
+            "the replica refuses the row",
+            REPLICATED_WITHIN,
+            || {
+                replica
+                    .log()
+                    .contains("must be a member of role \"postgres\"")
+            },
+            |refused| *refused,
+        );
+        assert_eq!(there.number("SELECT count(*) FROM sqs_subscription"), 0);
+        assert_eq!(there.workers(), Vec::<i32>::new());
+    }
+}
+
+mod in_the_place_of_the_original {
+    use super::*;
+
+    #[test]
+    fn a_promoted_standby_goes_on() {
+        let cluster = site();
+        let sqs = ScriptedSqs::start();
+        let queue = sqs.queue();
+        let mut original = admin(&cluster);
+        original.subscribe(&queue);
+        queue.send(&logins::good(3));
+        original.expect_logins(3);
+        queue.expect_drained();
+        let standby = cluster.standby();
+        cluster.stop(Stop::Fast);
+        queue.send(&logins::good(5));
+        let mut promoted = admin(&standby);
+        throughout(
+            "the standby leaves the queue alone",
+            Duration::from_secs(3),
+            || (promoted.launcher(), promoted.workers(), queue.counts()),
+            |seen| {
+                let waiting = Counts {
+                    visible: 5,
+                    in_flight: 0,
+                };
+                *seen == (None, vec![], waiting)
+            },
+        );
+
+        promoted.run("SELECT pg_promote()");
+
+        promoted.expect_logins(8);
+        queue.expect_drained();
+    }
+
+    #[test]
+    fn a_cluster_that_pg_upgrade_made_goes_on_and_ingests_nothing_meanwhile() {
+        let (old, new) = (site(), preloading().start());
+        let sqs = ScriptedSqs::start();
+        let queue = sqs.queue();
+        let mut original = admin(&old);
+        make_ingester(&mut original);
+        Database::existing(&old, DATABASE)
+            .connect_as("ingester")
+            .run(&format!(
+                "SELECT sqs_subscribe({}, 2)",
+                literal(queue.url())
+            ));
+        queue.send(&logins::good(3));
+        original.expect_logins(3);
+        queue.expect_drained();
+        let before: Vec<TextRow> = original.rows(SUBSCRIPTIONS);
+        old.stop(Stop::Fast);
+        new.stop(Stop::Fast);
+        queue.send(&logins::good(5));
+
+        old.upgrade_to(&new);
+
+        assert_eq!(sqs.handed_out(&queue), 3, "nothing meanwhile");
+        new.start();
+        let mut upgraded = admin(&new);
+        assert_eq!(upgraded.rows(SUBSCRIPTIONS), before);
+        upgraded.expect_logins(8);
+        queue.expect_drained();
+    }
+
+    #[test]
+    fn a_new_extension_in_the_same_database_is_another_installation() {
+        let database = Database::shared();
+        let mut session = database.connect();
+        let number =
+            "SELECT seqstart FROM pg_sequence WHERE seqrelid = 'sqs_installation'::regclass";
+        let first = session.text(number);
+
+        session.run("DROP EXTENSION user_logins_sqs; CREATE EXTENSION user_logins_sqs");
+
+        assert_ne!(session.text(number), first);
+    }
+
+    #[test]
+    fn nobody_but_the_owner_changes_the_number_of_an_installation() {
+        let cluster = site();
+        let mut admin = admin(&cluster);
+        admin.run("CREATE ROLE app LOGIN; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO app");
+        admin.subscribe(&ScriptedSqs::start().queue());
+        let mut app = Database::existing(&cluster, DATABASE).connect_as("app");
+        let ours = "SELECT count(*) FROM sqs_subscription, pg_sequence
+                    WHERE seqrelid = 'sqs_installation'::regclass AND installation = seqstart";
+
+        app.run("SELECT setval('sqs_installation', 5), nextval('sqs_installation')");
+
+        assert_eq!(admin.number(ours), 1);
+        let error = app.error_of("ALTER SEQUENCE sqs_installation START 5");
+        assert_eq!(error.code().code(), "42501", "{error:?}");
+    }
+}
