@@ -29,6 +29,8 @@ pub enum Failure {
         bytes: usize,
         least: usize,
     },
+    /// A line of a file with several keys is no key.
+    MaskKeyMalformed { file: String, line: usize },
     /// The extension is not in this database.
     NotInstalled,
     /// Text is not UTF-8 in this database.
@@ -194,6 +196,12 @@ fn said(failure: Failure) -> Said {
         )
         .detail(format!("At least {least} bytes are needed."))
         .hint("\"openssl rand -hex 32\" makes a good one."),
+        MaskKeyMalformed { file, line } => Said::new(
+            ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("line {line} of mask key file \"{file}\" is not a key"),
+        )
+        .detail("Another line has a name before its key, so each must.")
+        .hint("Write one key a line, as \"name: key\", the current one first; or nothing but one key."),
         NotInstalled => {
             Said::new(ERRCODE_UNDEFINED_OBJECT, "extension \"user_logins_sqs\" is not installed in this database")
                 .hint("Use CREATE EXTENSION user_logins_sqs.")

@@ -17,6 +17,7 @@ mod foreign_tables;
 mod install_and_dump;
 mod large_transactions;
 mod launcher;
+mod masks;
 mod monitoring;
 mod never_a_second_row;
 mod no_raw_pii;

@@ -1,7 +1,6 @@
 //! Where messages come from and how they are read: the queue and the decoder, as the arguments and settings of a
 //! call have them.
 
-use std::fs;
 use std::sync::Arc;
 
 use login::{Decoder, Masker, VersionEncoding};
@@ -9,11 +8,9 @@ use queue::{Queue, QueueUrl, Receive};
 use std::time::Duration;
 
 use crate::errors::Failure;
+use crate::mask_keys::{MaskKey, MaskKeys};
 use crate::settings::{self, AppVersionEncoding};
 use crate::stat::QueueStat;
-
-/// SHA-256's output is as long as a key need be; half of that is the least that cannot be guessed.
-const SHORTEST_KEY: usize = 16;
 
 /// A queue to ingest from.
 pub struct Source {
@@ -28,7 +25,7 @@ pub struct Source {
 struct Terms {
     endpoint: Option<String>,
     region: Option<String>,
-    key: Option<Vec<u8>>,
+    key: Option<MaskKey>,
     encoding: AppVersionEncoding,
 }
 
@@ -43,7 +40,7 @@ impl Source {
         let terms = Terms {
             endpoint: settings::endpoint_url(),
             region: settings::region(),
-            key: mask_key()?,
+            key: MaskKeys::read()?.current(),
             encoding: settings::app_version_encoding(),
         };
         let stat = QueueStat::of(url.as_str());
@@ -82,11 +79,10 @@ impl Source {
 
     /// A decoder for its messages.
     pub fn decoder(&self) -> Decoder {
-        let masker = self
-            .terms
-            .key
-            .as_deref()
-            .map_or_else(Masker::plain, Masker::keyed);
+        let masker = match &self.terms.key {
+            None => Masker::plain(),
+            Some(key) => key.masker(),
+        };
         let encoding = match self.terms.encoding {
             AppVersionEncoding::Digits => VersionEncoding::Digits,
             AppVersionEncoding::Sortable => VersionEncoding::Sortable,
@@ -131,23 +127,4 @@ fn check_allowed(url: &QueueUrl) -> Result<(), Failure> {
             queue: url.as_str().to_owned(),
         })
     }
-}
-
-fn mask_key() -> Result<Option<Vec<u8>>, Failure> {
-    let Some(file) = settings::mask_key_file() else {
-        return Ok(None);
-    };
-    let content = match fs::read(&file) {
-        Ok(content) => content,
-        Err(why) => return Err(Failure::MaskKeyUnreadable { file, why }),
-    };
-    let key = content.trim_ascii();
-    if key.len() < SHORTEST_KEY {
-        return Err(Failure::MaskKeyTooShort {
-            file,
-            bytes: key.len(),
-            least: SHORTEST_KEY,
-        });
-    }
-    Ok(Some(key.to_vec()))
 }
