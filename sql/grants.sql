@@ -28,12 +28,7 @@ COMMENT ON FUNCTION sqs_masks(text) IS
 COMMENT ON FUNCTION sqs_check_user_logins() IS
     'Raise an error if user_logins cannot take rows from the current user, as every ingest does before it receives';
 
--- A table that was there before is adopted; it, or a database whose text is not UTF-8, is refused with a message that
--- says why. In a restore there is no table yet.
-DO $$
-BEGIN
-    PERFORM @extschema@.sqs_check_user_logins();
-EXCEPTION
-    WHEN undefined_table THEN NULL;
-END
-$$;
+-- A table that is there is adopted; it, or a database whose text is not UTF-8, is refused with a message that says why.
+SELECT @extschema@.sqs_create_user_logins();
+DROP FUNCTION @extschema@.sqs_create_user_logins();
+SELECT @extschema@.sqs_check_user_logins();

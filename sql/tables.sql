@@ -60,28 +60,3 @@ COMMENT ON COLUMN sqs_rejected.visible_at IS
     'About when SQS hands it out again or moves it to the dead-letter queue; NULL if it was deleted';
 
 SELECT pg_catalog.pg_extension_config_dump('sqs_rejected', '');
-
--- user_logins belongs to its users, not to the extension: DROP EXTENSION keeps it and pg_dump dumps it. A restore
--- of such a dump runs CREATE EXTENSION first and makes the table itself. Every dump sets row_security at its top,
--- which hardly anybody else does.
-DO $$
-BEGIN
-    IF pg_catalog.to_regclass('@extschema@.user_logins') IS NULL
-       AND NOT EXISTS (
-           SELECT FROM pg_catalog.pg_settings
-           WHERE name OPERATOR(pg_catalog.=) 'row_security' AND source OPERATOR(pg_catalog.=) 'session'
-       ) THEN
-        CREATE TABLE @extschema@.user_logins (
-            user_id          varchar(128),
-            device_type      varchar(32),
-            masked_ip        varchar(256),
-            masked_device_id varchar(256),
-            locale           varchar(32),
-            app_version      integer,
-            create_date      date
-        );
-        COMMENT ON TABLE @extschema@.user_logins IS 'Logins, one row a message, ip and device_id masked';
-        ALTER EXTENSION user_logins_sqs DROP TABLE @extschema@.user_logins;
-    END IF;
-END
-$$;

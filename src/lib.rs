@@ -37,6 +37,7 @@ mod pg;
 mod report;
 mod settings;
 mod sqs_check_user_logins;
+mod sqs_create_user_logins;
 mod sqs_drain;
 mod sqs_ingest;
 mod sqs_masks;

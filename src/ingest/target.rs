@@ -1,5 +1,7 @@
 //! Where rows go: `user_logins` and our own tables, found and checked before anything is received.
 
+use std::ffi::CStr;
+
 use pgrx::pg_sys::{self, Oid};
 
 use super::statements::Statements;
@@ -9,6 +11,9 @@ use crate::pg::identity::current_role;
 use crate::pg::relation::{self, Column};
 use crate::pg::{database, policy};
 use crate::settings;
+
+/// The table that rows go to, in the schema of the extension.
+pub const USER_LOGINS: &CStr = c"user_logins";
 
 /// The tables of one ingest, as our statements name them: with their schema, quoted.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,10 +44,10 @@ impl Target {
         ledger.check()?;
         rejected.check()?;
         let target = Target {
-            user_logins: relation::qualified_name(schema, c"user_logins"),
+            user_logins: relation::qualified_name(schema, USER_LOGINS),
             ledger,
             rejected,
-            chunk: chunk_of(relation::find(schema, c"user_logins").map_or(0, relation::shards)),
+            chunk: chunk_of(relation::find(schema, USER_LOGINS).map_or(0, relation::shards)),
         };
         target.check_servers(schema)?;
         Ok(target)
@@ -52,7 +57,7 @@ impl Target {
 impl Target {
     /// No transaction spans two servers. Rows and ledger must be on one, and reached over one connection.
     fn check_servers(&self, schema: Oid) -> Result<(), Failure> {
-        let Some(user_logins) = relation::find(schema, c"user_logins") else {
+        let Some(user_logins) = relation::find(schema, USER_LOGINS) else {
             return Ok(());
         };
         let of_rows = foreign_servers(user_logins);
@@ -140,8 +145,8 @@ fn check_encoding() -> Result<(), Failure> {
 
 /// Checks that the `user_logins` in `schema` can take our rows from the current user.
 fn check_user_logins(schema: Oid) -> Result<(), Failure> {
-    let table = relation::qualified_name(schema, c"user_logins");
-    let Some(user_logins) = relation::find(schema, c"user_logins") else {
+    let table = relation::qualified_name(schema, USER_LOGINS);
+    let Some(user_logins) = relation::find(schema, USER_LOGINS) else {
         let create = create_table(&table);
         return Err(Failure::NoTable { table, create });
     };
@@ -173,7 +178,7 @@ fn misshapen(table: String, problem: String) -> Failure {
 }
 
 /// The statement that makes `table` as we want it.
-fn create_table(table: &str) -> String {
+pub fn create_table(table: &str) -> String {
     let columns: Vec<String> = COLUMNS
         .iter()
         .map(|(name, wanted)| format!("{name} {}", wanted.sql()))

@@ -24,4 +24,5 @@ pub mod sigterm;
 pub mod subtransaction;
 pub mod temporary_file;
 pub mod transaction;
+pub mod utility;
 pub mod worker;
