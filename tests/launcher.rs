@@ -439,6 +439,7 @@ mod waits_for_nobody {
         let mut admin = admin(&cluster);
         let launcher = admin.launcher().unwrap();
         let mut locker = tests::workers::admin(&cluster);
+        let log = LogSince::now(&cluster);
         locker.run("BEGIN; LOCK TABLE pg_authid");
         let waits = format!(
             "SELECT count(*) FROM pg_locks WHERE pid = {launcher} AND NOT granted
@@ -452,6 +453,8 @@ mod waits_for_nobody {
             |waits| *waits == 0,
         );
 
+        let complaints = log.complaints();
+        assert_eq!(complaints.len(), 1, "told once: {complaints:#?}");
         locker.run("COMMIT");
         assert_eq!(admin.launcher(), Some(launcher));
         let queue = ScriptedSqs::start().queue();

@@ -890,7 +890,7 @@ mod table {
         eventually(
             "the end is told",
             PROMPTLY,
-            || told("goes on"),
+            || told("resumed"),
             |lines| *lines == 1,
         );
     }
@@ -1133,7 +1133,7 @@ mod queue_faults {
             eventually(
                 "the log says that it works again",
                 ARRIVE_WITHIN,
-                || cluster.log().matches("goes on").count(),
+                || cluster.log().matches("resumed").count(),
                 |count| *count == round,
             );
         }
@@ -1173,7 +1173,7 @@ mod queue_faults {
         // The connections that were open broke, new ones are refused.
         let complaints = log.complaints();
         assert!(complaints.len() <= 2, "{complaints:#?}");
-        assert_eq!(cluster.log().matches("goes on").count(), 0);
+        assert_eq!(cluster.log().matches("resumed").count(), 0);
         assert_eq!(
             admin.text("SELECT state FROM sqs_stat"),
             Some("retrying".to_owned())
@@ -1182,7 +1182,7 @@ mod queue_faults {
         eventually(
             "the log says that it works again",
             RECOVERS_WITHIN,
-            || cluster.log().matches("goes on").count(),
+            || cluster.log().matches("resumed").count(),
             |count| *count == 1,
         );
     }

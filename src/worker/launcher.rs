@@ -14,7 +14,7 @@ use crate::board::{self, Assignment, Entry};
 use crate::own_tables::EXTENSION;
 use crate::pg::worker::{self, Registration};
 use crate::pg::{database, latch, relation, transaction};
-use crate::report;
+use crate::report::{self, LastReport};
 use crate::settings;
 use crate::stat::{self, QueueStat, State};
 
@@ -70,7 +70,7 @@ pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
 fn await_database() {
     worker::connect_to_none();
     worker::set_application_name(LAUNCHER);
-    let mut reported = None;
+    let mut reported = LastReport::default();
     loop {
         worker::reload_if_asked();
         let name = settings::database();
@@ -88,9 +88,8 @@ fn await_database() {
             ),
             Ok(Ok(Some(true))) | Err(_) => return,
         };
-        if reported.as_ref() != Some(&problem) {
+        if reported.is_news(&problem) {
             report::hint(&problem, hint);
-            reported = Some(problem);
         }
         latch::wait(POLL_INTERVAL);
     }
@@ -111,6 +110,7 @@ fn leave_database() -> ! {
 struct Launcher {
     /// What was last done for each queue.
     groups: HashMap<String, WorkerGroup>,
+    read_failure: LastReport,
     /// What the log has been told of each queue.
     reported: HashMap<String, Obstacle>,
     /// What the log has been told of workers that find no place.
@@ -189,10 +189,13 @@ impl Launcher {
             Ok(Ok((Reading::Complete(subscriptions), extension))) => (subscriptions, extension),
             Ok(Ok((Reading::Locked, _))) => return LOCKED_INTERVAL,
             Err(error) => {
-                report::warn("the launcher cannot read the subscriptions", &error);
+                if self.read_failure.is_news(error.message()) {
+                    report::warn("the launcher cannot read the subscriptions", &error);
+                }
                 return POLL_INTERVAL;
             }
         };
+        self.read_failure.forget();
         let mut demands = demands(&subscriptions, extension);
         stop_surplus_workers(&mut demands);
         let next = self.start_missing_workers(&mut demands);

@@ -363,7 +363,7 @@ impl Runner {
         self.stat.set_state(Some(State::Running));
         if self.trouble.take().is_some() {
             report::log(format!(
-                "ingest from \"{}\" goes on",
+                "ingestion from \"{}\" resumed",
                 self.assignment.queue_url
             ));
         }
