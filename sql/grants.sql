@@ -22,7 +22,7 @@ COMMENT ON FUNCTION sqs_subscription_stamp() IS
 COMMENT ON FUNCTION sqs_subscription_check_role() IS
     'Trigger function: a row names a role that its writer has the rights of';
 COMMENT ON FUNCTION sqs_prune(bigint) IS
-    'Delete ledger entries and rejections older than user_logins_sqs.ledger_retention, return the number of entries';
+    'Remove days of the ledger, and rejections, that are older than user_logins_sqs.ledger_retention; return the number of entries';
 COMMENT ON FUNCTION sqs_masks(text) IS
     'Masks that an ip or device_id has here: under the current key, under older ones, and without a key';
 COMMENT ON FUNCTION sqs_check_user_logins() IS

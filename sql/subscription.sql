@@ -38,8 +38,10 @@ CREATE TRIGGER stamp_installation
     BEFORE INSERT OR UPDATE ON sqs_subscription
     FOR EACH ROW EXECUTE FUNCTION sqs_subscription_stamp();
 
-CREATE TRIGGER check_role
+-- A constraint trigger, since those cannot be replaced (CREATE OR REPLACE TRIGGER) by whoever was granted TRIGGER.
+CREATE CONSTRAINT TRIGGER check_role
     AFTER INSERT OR UPDATE ON sqs_subscription
+    NOT DEFERRABLE
     FOR EACH ROW EXECUTE FUNCTION sqs_subscription_check_role();
 ALTER TABLE sqs_subscription ENABLE ALWAYS TRIGGER check_role;
 

@@ -42,8 +42,9 @@ CREATE TABLE sqs_rejected (
     PRIMARY KEY (queue_url, message_id)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
--- For pruning.
+-- For pruning, and for the groups that wait.
 CREATE INDEX ON sqs_rejected (last_seen);
+CREATE INDEX ON sqs_rejected (queue_url, message_group) WHERE message_group IS NOT NULL;
 
 COMMENT ON TABLE sqs_rejected IS
     'Messages that could not become rows of user_logins, and why. Holds nothing of their bodies';

@@ -222,7 +222,7 @@ fn writing() {
     GucRegistry::define_bool_guc(
         c"user_logins_sqs.allow_foreign_table",
         c"Allows user_logins to be a foreign table although the ledger is not: rows are written at least once.",
-        c"No transaction spans two servers: a failure between their commits makes a second row of a message, or none of one whose message is deleted.",
+        c"No transaction spans two servers: a failure between their commits makes a second row of a message.",
         &ALLOW_FOREIGN_TABLE,
         GucContext::Suset,
         GucFlags::default(),

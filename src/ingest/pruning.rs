@@ -10,33 +10,44 @@ use super::ledger::Key;
 use super::rejections;
 use super::ring::{Counting, Ring};
 use crate::own_tables::{LEDGER, OwnTable, REJECTED};
-use crate::pg::clock;
+use crate::pg::subtransaction::attempt;
+use crate::pg::{clock, transaction};
+use crate::report;
 
 /// What a session deletes one by one beside its own work.
 const FEW: i64 = 1_000;
 
 /// Prunes what is older than `retention`: the ledger by its leaves, or at most `most` entries of one that somebody has
-/// replaced by another table, and at most `most` rejections. Nothing where the extension is not installed. Returns how
+/// replaced by another table of this server, and at most `most` rejections. Nothing where the extension is not installed. Returns how
 /// many entries of the ledger, as far as it counts them.
 pub fn prune(retention: Duration, most: i64, counting: Counting) -> i64 {
     let (Ok(ledger), Ok(rejected)) = (OwnTable::find(LEDGER), OwnTable::find(REJECTED)) else {
         return 0;
     };
     rejections::prune(&rejected, retention, most);
+    if ledger.is_elsewhere() {
+        return 0;
+    }
     match Ring::of(&ledger) {
         Some(ring) => ring.truncate_expired(&ledger, retention, counting),
         None => delete_entries(&ledger, retention, most),
     }
 }
 
-/// Prunes, once a day in a session that ingests: where there is no launcher, nobody else may come by.
+/// Prunes, once a day in a session that ingests: where there is no launcher, nobody else may come by. Not in a
+/// transaction block, which may stay open, and others would wait for the leaf that was truncated.
 pub fn prune_daily(retention: Duration) {
     thread_local! {
         static LAST_DAY: Cell<Option<i32>> = const { Cell::new(None) };
     }
     let today = Some(Key::day_of(clock::now()));
-    if LAST_DAY.replace(today) != today {
-        prune(retention, FEW, Counting::No);
+    if LAST_DAY.get() == today || transaction::is_in_block() {
+        return;
+    }
+    match attempt(|| prune(retention, FEW, Counting::No)) {
+        Ok(_) => LAST_DAY.set(today),
+        Err(error) if error.is_cancel() => error.rethrow(),
+        Err(error) => report::warn("could not prune the ledger", &error),
     }
 }
 

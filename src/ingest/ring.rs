@@ -11,7 +11,7 @@ use pgrx::spi::SpiResult;
 use super::ledger::Key;
 use crate::own_tables::OwnTable;
 use crate::pg::setting::with_lock_timeout;
-use crate::pg::subtransaction::attempt;
+use crate::pg::subtransaction::attempt_to_keep;
 use crate::pg::{clock, relation};
 
 /// How many leaves there are. A power of two, so that the table's partition key is a mask.
@@ -69,9 +69,9 @@ impl Ring {
         counting: Counting,
     ) -> i64 {
         let oldest_kept = clock::now().saturating_sub(microseconds(retention));
-        let tomorrow = Key::day_of(clock::now()) + 1;
+        let today = Key::day_of(clock::now());
         let expired = (0..LEAVES).filter(|&place| {
-            let last_day = last_day_of(place, tomorrow);
+            let last_day = last_day_of(place, today);
             last_day < Key::day_of(oldest_kept) && relation::blocks(self.0[place]) > 0
         });
         expired
@@ -98,30 +98,37 @@ fn last_day_of(place: usize, latest: i32) -> i32 {
 }
 
 fn truncate_if_expired(leaf: &OwnTable, oldest_kept: i64, counting: Counting) -> i64 {
-    let truncated = attempt(|| {
-        with_lock_timeout(TRUNCATE_WITHIN, || {
-            leaf.write(|| {
-                truncate_older_than(leaf.name(), oldest_kept, counting)
-                    .unwrap_or_else(|error| pgrx::error!("{error}"))
+    // A lock that was of no use is given back.
+    let truncated = attempt_to_keep(
+        || {
+            with_lock_timeout(TRUNCATE_WITHIN, || {
+                leaf.write(|| {
+                    truncate_older_than(leaf.name(), oldest_kept, counting)
+                        .unwrap_or_else(|error| pgrx::error!("{error}"))
+                })
             })
-        })
-    });
+        },
+        Option::is_some,
+    );
     match truncated {
-        Ok(entries) => entries,
+        Ok(entries) => entries.unwrap_or(0),
         Err(error) if error.is_contention() => 0,
         Err(error) => error.rethrow(),
     }
 }
 
-fn truncate_older_than(name: &str, oldest_kept: i64, counting: Counting) -> SpiResult<i64> {
+/// How many entries it had, as far as they are counted; `None` if it is not expired.
+fn truncate_older_than(name: &str, oldest_kept: i64, counting: Counting) -> SpiResult<Option<i64>> {
     let is_expired = || -> SpiResult<bool> {
-        // Read from the right end of the primary key.
-        let youngest: Option<TimestampWithTimeZone> =
-            Spi::get_one(&format!("SELECT pg_catalog.max(sent_at) FROM {name}"))?;
+        // Read from the right end of the primary key. What a clock far ahead of ours has sent would stay for ever.
+        let youngest: Option<TimestampWithTimeZone> = Spi::get_one(&format!(
+            "SELECT pg_catalog.max(sent_at) FROM {name} WHERE sent_at OPERATOR(pg_catalog.<) \
+               (pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => 2))"
+        ))?;
         Ok(youngest.is_none_or(|youngest| i64::from(youngest) < oldest_kept))
     };
     if !is_expired()? {
-        return Ok(0);
+        return Ok(None);
     }
     let entries = match counting {
         Counting::No => 0,
@@ -131,10 +138,10 @@ fn truncate_older_than(name: &str, oldest_kept: i64, counting: Counting) -> SpiR
     };
     Spi::run(&format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"))?;
     if !is_expired()? {
-        return Ok(0);
+        return Ok(None);
     }
     Spi::run(&format!("TRUNCATE {name}"))?;
-    Ok(entries)
+    Ok(Some(entries))
 }
 
 #[cfg(test)]

@@ -4,11 +4,14 @@ use std::ffi::CStr;
 
 use pgrx::{Spi, pg_sys};
 
+use super::setting::with_settings_of_its_own;
+
 /// Runs `work` as `role`, as REFRESH MATERIALIZED VIEW and maintenance commands do: nothing that runs meanwhile can
-/// change the role back or leave something behind that runs later. An error that leaves `work` is covered too.
+/// change the role back, or leave a setting behind that others would run with. An error that leaves `work` is covered
+/// too: the end of its (sub)transaction puts the settings back.
 pub fn as_role<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let _restored_at_end = Switched::to(role);
-    work()
+    with_settings_of_its_own(work)
 }
 
 /// `SECURITY_NOFORCE_RLS` is what referential-integrity triggers set: an owner's own policies are not for us.

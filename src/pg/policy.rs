@@ -16,7 +16,7 @@ pub fn lets_insert(relation: Oid) -> bool {
         "SELECT EXISTS ( \
            SELECT FROM pg_catalog.pg_policy \
            WHERE polrelid OPERATOR(pg_catalog.=) $1 AND polpermissive \
-             AND polcmd OPERATOR(pg_catalog.=) ANY (ARRAY['a', '*']::\"char\"[]) \
+             AND polcmd OPERATOR(pg_catalog.=) ANY (ARRAY['a', '*']::pg_catalog.\"char\"[]) \
              AND EXISTS ( \
                SELECT FROM pg_catalog.unnest(polroles) AS role \
                WHERE role OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_has_role(role, 'USAGE')))",

@@ -1,4 +1,4 @@
-//! Settings of Postgres' own, changed for the length of one piece of work.
+//! Settings, changed for the length of one piece of work.
 
 use std::ffi::{CStr, CString};
 use std::time::Duration;
@@ -10,6 +10,17 @@ use pgrx::pg_sys;
 pub fn with_lock_timeout<R>(timeout: Duration, work: impl FnOnce() -> R) -> R {
     let milliseconds = CString::new(timeout.as_millis().to_string()).unwrap_or_default();
     with_setting(c"lock_timeout", &milliseconds, work)
+}
+
+/// Runs `work` and puts back whatever setting it changed, as at the end of a function with a SET clause. An error that
+/// leaves `work` ends its (sub)transaction, which does the same.
+pub fn with_settings_of_its_own<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: the nest level begun here is ended below, or with the (sub)transaction that an error ends.
+    let level = unsafe { pg_sys::NewGUCNestLevel() };
+    let result = work();
+    // SAFETY: as above. As if it was rolled back: what is nested is undone, what is SET LOCAL, too.
+    unsafe { pg_sys::AtEOXact_GUC(false, level) };
+    result
 }
 
 fn with_setting<R>(name: &CStr, value: &CStr, work: impl FnOnce() -> R) -> R {

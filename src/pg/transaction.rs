@@ -65,6 +65,12 @@ fn each(tell: impl Fn(&Listener)) {
     LISTENERS.with_borrow(|listeners| listeners.iter().for_each(|listener| tell(listener)));
 }
 
+/// Whether somebody else decides when the current transaction ends: it is not over with the statement.
+pub fn is_in_block() -> bool {
+    // SAFETY: reads the state of the current transaction.
+    unsafe { pg_sys::IsTransactionBlock() }
+}
+
 /// The nest level of the current (sub)transaction.
 pub fn nest_level() -> i32 {
     // SAFETY: reads backend state.

@@ -221,7 +221,9 @@ impl Launcher {
         for (demand, before) in due.iter().zip(before) {
             self.note_start(demand, before);
         }
-        if !all_started {
+        // One that waits for its own pause would not use the place.
+        let is_place_wanted = due.iter().any(|demand| demand.running.is_empty());
+        if !all_started && is_place_wanted && !board::is_any_ending() {
             self.make_room(demands);
         }
         self.report_shortage(demands, all_started);
@@ -254,10 +256,6 @@ impl Launcher {
     /// Where no place is left for a queue that has no worker at all, another one gives up one of several. Its place is
     /// free once it has ended, which wakes the launcher.
     fn make_room(&mut self, demands: &mut [Demand]) {
-        let is_hungry = |demand: &Demand| demand.running.is_empty() && demand.share > 0;
-        if !demands.iter().any(is_hungry) {
-            return;
-        }
         let most = demands.iter_mut().max_by_key(|d| d.running.len());
         if let Some(demand) = most
             && demand.running.len() > 1

@@ -114,11 +114,14 @@ fn distrust(table: &OwnTable) -> Option<Obstacle> {
         let reason = format!("{what} is not part of the extension");
         return Some(Obstacle::waiting(reason, &remedy));
     }
-    if !table.has_enabled_trigger(CHECK) {
+    if !table.has_trigger_always(CHECK) {
         return Some(Obstacle::waiting(
-            format!("trigger {CHECK} on table {} is not enabled", table.name()),
+            format!(
+                "trigger {CHECK} on table {} does not fire always",
+                table.name()
+            ),
             &format!(
-                "Use ALTER TABLE {} ENABLE ALWAYS TRIGGER {CHECK}.",
+                "Check the roles in the table, since anybody may have written them; then use ALTER TABLE {} ENABLE ALWAYS TRIGGER {CHECK}.",
                 table.name()
             ),
         ));
