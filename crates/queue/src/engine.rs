@@ -199,10 +199,14 @@ impl PollsUnderWay {
     /// Until when the youngest poll may well bring messages. What was just released is as good as just sent: a poll
     /// that has long been waiting may bring that.
     fn young_until(&self, last_release: Option<Instant>) -> Option<Instant> {
-        let young = (self.latency.get() * 2).clamp(Self::YOUNG, Self::LONGEST_YOUNG);
         let began = self.began.borrow();
         let youngest = *began.values().next_back()?;
-        Some(last_release.map_or(youngest, |release| release.max(youngest)) + young)
+        Some(last_release.map_or(youngest, |release| release.max(youngest)) + self.young())
+    }
+
+    /// How old a poll can be and still be likely to bring messages, if there are any.
+    pub(crate) fn young(&self) -> Duration {
+        (self.latency.get() * 2).clamp(Self::YOUNG, Self::LONGEST_YOUNG)
     }
 }
 

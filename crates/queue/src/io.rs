@@ -204,6 +204,18 @@ impl<T> Inlet<T> {
         }
     }
 
+    /// Starts no new polls. What those under way bring is still delivered, then [`End::Stopped`](crate::End::Stopped).
+    pub fn wind_down(&self) {
+        self.pipe.wind_down();
+    }
+
+    /// Whether a poll under way is likely to bring messages soon if there are any: it was sent less than 50 ms ago, or
+    /// less than twice the latency of the queue, where that is more, up to 500 ms. A poll that has waited for longer is
+    /// waiting at an empty queue.
+    pub fn polls_about_to_answer(&self) -> bool {
+        self.shared.is_open() && self.pipe.is_poll_young()
+    }
+
     /// The error that receiving without an end is struggling with at present; `None` while it works.
     pub fn trouble(&self) -> Option<Error> {
         self.pipe.trouble()

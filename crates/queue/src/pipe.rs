@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -50,6 +51,8 @@ pub enum End {
     LimitReached,
     /// A poll came back empty.
     Empty,
+    /// Receiving was [wound down](crate::Inlet::wind_down).
+    Stopped,
 }
 
 /// How receiving came to its end.
@@ -67,6 +70,8 @@ enum Item<T> {
 pub(crate) struct Pipe<T> {
     state: Mutex<State<T>>,
     reader_moved: Notify,
+    /// The reader wants no more polls, or is gone.
+    reader_has_enough: Notify,
 }
 
 struct State<T> {
@@ -75,6 +80,10 @@ struct State<T> {
     /// The error that receiving is struggling with at present.
     trouble: Option<Error>,
     reader_is_gone: bool,
+    winding_down: bool,
+    polls: u64,
+    /// Until when the youngest poll is likely to bring something.
+    young_until: Option<Instant>,
     /// The writer holds back until there is room.
     writer_waits: bool,
 }
@@ -87,9 +96,13 @@ impl<T> Pipe<T> {
                 outcome: None,
                 trouble: None,
                 reader_is_gone: false,
+                winding_down: false,
+                polls: 0,
+                young_until: None,
                 writer_waits: false,
             }),
             reader_moved: Notify::new(),
+            reader_has_enough: Notify::new(),
         }
     }
 
@@ -138,6 +151,54 @@ impl<T> Pipe<T> {
         self.lock().is_over()
     }
 
+    /// No new polls are wanted; what those under way bring still is.
+    pub(crate) fn wind_down(&self) {
+        self.lock().winding_down = true;
+        self.reader_moved.notify_one();
+        self.reader_has_enough.notify_waiters();
+    }
+
+    /// Whether no new poll is to be started.
+    pub(crate) fn has_enough(&self) -> bool {
+        let state = self.lock();
+        state.winding_down || state.is_over()
+    }
+
+    /// Returns when no new poll is to be started any more.
+    pub(crate) async fn reader_has_enough(&self) {
+        loop {
+            // It hears of what happens from here on, so nothing is missed between the look and the wait.
+            let notified = self.reader_has_enough.notified();
+            if self.has_enough() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// A poll was sent, which is likely to bring something until `young_until` if there is something.
+    pub(crate) fn poll_began(&self, young_until: Instant) {
+        let mut state = self.lock();
+        state.polls += 1;
+        state.young_until = state.young_until.max(Some(young_until));
+    }
+
+    /// A poll was answered, and what it brought put in.
+    pub(crate) fn poll_ended(&self) {
+        let mut state = self.lock();
+        state.polls = state.polls.saturating_sub(1);
+        if state.polls == 0 {
+            state.young_until = None;
+        }
+    }
+
+    /// Whether a poll is under way that is likely to bring something soon if there is something.
+    pub(crate) fn is_poll_young(&self) -> bool {
+        self.lock()
+            .young_until
+            .is_some_and(|until| Instant::now() < until)
+    }
+
     pub(crate) async fn reader_moved(&self) {
         self.reader_moved.notified().await;
     }
@@ -170,6 +231,7 @@ impl<T> Pipe<T> {
             std::mem::take(&mut state.items)
         };
         self.reader_moved.notify_one();
+        self.reader_has_enough.notify_waiters();
         items
             .iter()
             .filter_map(|item| match item {

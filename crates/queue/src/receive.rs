@@ -13,7 +13,7 @@ use crate::backoff::Backoff;
 use crate::client::Action;
 use crate::engine::{Engine, PollUnderWay};
 use crate::error::{Error, ErrorKind};
-use crate::pipe::{Outcome, Pipe, Received};
+use crate::pipe::{End, Outcome, Pipe, Received};
 use crate::ramp::Ramp;
 use crate::receipts::{Invisibility, Receipt};
 use crate::remote::Remote;
@@ -136,14 +136,26 @@ struct Answer<T> {
     is_full: bool,
     invisibility: Invisibility,
     /// Until it is dealt with, the poll counts as under way.
-    under_way: Option<PollUnderWay>,
+    under_way: Option<UnderWay<T>>,
+}
+
+/// A poll that both sides count as under way, until dropped.
+struct UnderWay<T> {
+    pipe: Arc<Pipe<T>>,
+    _poll: PollUnderWay,
+}
+
+impl<T> Drop for UnderWay<T> {
+    fn drop(&mut self) {
+        self.pipe.poll_ended();
+    }
 }
 
 impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     /// How many messages the next poll may ask for, if there is to be one now.
     fn next_poll(&self) -> Option<u8> {
         let mut ramp = self.ramp.borrow_mut();
-        if self.is_over() || !self.pipe.has_room_beside(ramp.in_flight()) {
+        if self.starts_nothing() || !self.pipe.has_room_beside(ramp.in_flight()) {
             return None;
         }
         ramp.start_poll()
@@ -151,16 +163,34 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
 
     /// With no poll in flight: whether this was it.
     fn is_finished(&self) -> bool {
-        if let Some(end) = self.ramp.borrow().end() {
+        let stopped = || self.pipe.has_enough().then_some(End::Stopped);
+        if let Some(end) = self.ramp.borrow().end().or_else(stopped) {
             self.pipe.finish(Outcome::End(end));
             self.engine.shared.wake.raise();
         }
-        self.is_over()
+        self.engine.is_closing() || self.pipe.is_over()
     }
 
-    /// Nobody wants any more.
-    fn is_over(&self) -> bool {
-        self.engine.is_closing() || self.pipe.is_over()
+    /// Nobody wants another poll.
+    fn starts_nothing(&self) -> bool {
+        self.engine.is_closing() || self.pipe.has_enough()
+    }
+
+    fn begin_poll(&self) -> UnderWay<T> {
+        self.pipe
+            .poll_began(Instant::now() + self.engine.polls.young());
+        UnderWay {
+            pipe: self.pipe.clone(),
+            _poll: self.engine.polls.begin(),
+        }
+    }
+
+    /// Sleeps, but not for longer than another poll is wanted.
+    async fn pause(&self, time: Duration) {
+        select! {
+            () = sleep(time) => {}
+            () = self.pipe.reader_has_enough() => {}
+        }
     }
 
     /// One poll, with its waits and retries: an answer, or `None` if nobody wants one any more.
@@ -181,7 +211,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                 self.rest_if_early(wait, answer.invisibility.asked).await;
                 return Ok(Some(answer));
             }
-            if wait_left.is_zero() || self.ramp.borrow().is_ending() {
+            if wait_left.is_zero() || self.ramp.borrow().is_ending() || self.starts_nothing() {
                 return Ok(Some(answer));
             }
         }
@@ -214,9 +244,9 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         } else {
             LONGEST_PAUSE
         });
-        while !self.is_over() {
+        while !self.starts_nothing() {
             let asked_at = Instant::now();
-            let under_way = self.engine.polls.begin();
+            let under_way = self.begin_poll();
             let result = self.call(body.clone(), self.limit(wait, began)).await;
             let answered = Instant::now();
             match result {
@@ -248,7 +278,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                         }
                     }
                     self.failed(error);
-                    sleep(pause).await;
+                    self.pause(pause).await;
                 }
             }
         }
@@ -310,7 +340,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         let is_early = asked_at.elapsed() < wait / 2;
         let rest = self.health.borrow_mut().rest(is_early);
         if !rest.is_zero() {
-            sleep(rest).await;
+            self.pause(rest).await;
         }
     }
 

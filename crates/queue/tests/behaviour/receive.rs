@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use queue::{End, Fate, Io, Next, Observer, Queue, QueueUrl, Receive};
 
 use crate::reader::*;
-use crate::server::{Call, Fault, Server};
+use crate::server::{Call, Fault, Server, error};
 
 #[test]
 fn a_queue_is_drained_and_emptied() {
@@ -234,6 +234,61 @@ fn the_observer_bounds_what_each_receive_asks_for() {
             .calls("ReceiveMessage")
             .iter()
             .all(|call| [1, 10].contains(&asked(call)))
+    );
+}
+
+#[test]
+fn a_receive_that_is_wound_down_delivers_what_its_polls_bring() {
+    let server = Server::start();
+    server.send(1_000);
+    server.script(|call| {
+        let is_poll = call.action == "ReceiveMessage";
+        is_poll.then_some(Fault::LateAndBlind(Duration::from_millis(100)))
+    });
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, endless(), body);
+    until("several polls", || server.polls() >= 4);
+    inlet.wind_down();
+    let polls = server.calls("ReceiveMessage").len();
+    assert!(inlet.polls_about_to_answer());
+    let (messages, outcome) = drain(&io, &mut inlet);
+    assert!(matches!(outcome, Outcome::End(End::Stopped)), "{outcome:?}");
+    assert_eq!(messages.len(), polls * 10);
+    assert_eq!(server.visible(), 1_000 - messages.len());
+    assert!(!inlet.polls_about_to_answer());
+}
+
+#[test]
+fn a_poll_that_waits_at_an_empty_queue_is_not_about_to_answer() {
+    let server = Server::start();
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, endless(), body);
+    until("a poll", || server.polls() == 1);
+    inlet.wind_down();
+    until("waiting in vain", || !inlet.polls_about_to_answer());
+    assert_eq!(server.polls(), 1);
+    assert!(matches!(next(&io, &mut inlet), Next::End(End::Stopped)));
+    assert_eq!(server.calls("ReceiveMessage").len(), 1);
+}
+
+#[test]
+fn winding_down_ends_a_pause() {
+    let server = Server::start();
+    server.script(|_| Some(Fault::Answer(403, error("AccessDenied"))));
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, endless(), body);
+    until("long pauses", || server.calls("ReceiveMessage").len() >= 7);
+    assert!(matches!(next(&io, &mut inlet), Next::Failed(_)));
+    let began = Instant::now();
+    inlet.wind_down();
+    assert!(matches!(next(&io, &mut inlet), Next::End(End::Stopped)));
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
     );
 }
 
