@@ -6,7 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, CHUNK, Intake, Source, Target, Writer};
+use crate::ingest::{AtAbort, CHUNK, Intake, Source, Tally, Target, Writer};
 use crate::notice;
 use crate::stat::Progress;
 
@@ -73,16 +73,32 @@ impl Call {
             self.source.until_empty(Some(self.limit), self.wait),
         )?;
         while !intake.ended() {
-            intake
-                .fill(CHUNK, None)
-                .map_err(|error| self.source.failure(error))?;
-            let taken = intake.take(CHUNK);
-            writer.write(taken.messages());
-            taken.decided();
+            let failed = intake.fill(CHUNK, None).err();
+            let has_some = !intake.is_empty() || received(writer.tally()) > 0;
+            if let Some(error) = &failed
+                && !(error.is_transient() && has_some)
+            {
+                return Err(self.source.failure(error.clone()));
+            }
+            while !intake.is_empty() {
+                let taken = intake.take(CHUNK);
+                writer.write(taken.messages());
+                taken.decided();
+            }
+            // What was received is worth more than an error that passes: the rest is there for the next call.
+            if let Some(error) = failed {
+                notice::stopped_early(self.source.failure(error));
+                break;
+            }
         }
         let tally = writer.tally();
         notice::unusual(&tally);
         // Fewer than `n` of an i32.
         Ok(tally.inserted as i64)
     }
+}
+
+/// Messages that a call has dealt with.
+fn received(tally: Tally) -> u64 {
+    tally.inserted + tally.duplicates + tally.rejected + tally.held_back
 }

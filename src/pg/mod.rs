@@ -11,6 +11,7 @@ pub mod error;
 pub mod exit;
 pub mod identity;
 pub mod latch;
+pub mod open_files;
 pub mod procedure;
 pub mod relation;
 pub mod shared_memory;
