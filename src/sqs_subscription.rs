@@ -45,8 +45,8 @@ fn sqs_subscription_stamp<'a>(
     Ok(Some(row))
 }
 
-/// AFTER INSERT OR UPDATE, for each row: refuses a role whose rights the writer does not have, since workers run as that
-/// role.
+/// AFTER INSERT OR UPDATE, for each row: refuses a role whose rights the writer does not have, since workers run as
+/// that role.
 ///
 /// After, so that no other trigger changes the row later.
 #[pg_trigger]

@@ -24,12 +24,12 @@ static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
 static PATIENCE_NS: AtomicI64 = AtomicI64::new(0);
 
 /// From now on the first SIGTERM only [requests](is_end_requested) the end of this process. When `patience`, which is
-/// shorter than a second, has passed, or at another SIGTERM, the process ends where it next handles interrupts. Where the
-/// system gives no timer, everything stays as it was.
+/// shorter than a second, has passed, or at another SIGTERM, the process ends where it next handles interrupts. Where
+/// the system gives no timer, everything stays as it was.
 pub fn make_it_a_request(patience: Duration) {
     let mut timer = ptr::null_mut();
-    // SAFETY: all zero is a valid sigevent, whose fields that matter here are then set; both pointers are to live locals.
-    // The signal is delivered to the main thread: all others are born with every signal blocked.
+    // SAFETY: all zero is a valid sigevent, whose fields that matter here are then set; both pointers are to live
+    // locals. The signal is delivered to the main thread: all others are born with every signal blocked.
     let result = unsafe {
         let mut event: libc::sigevent = MaybeUninit::zeroed().assume_init();
         event.sigev_notify = libc::SIGEV_SIGNAL;
@@ -52,9 +52,9 @@ pub fn is_end_requested() -> bool {
 
 /// Calls only what POSIX or Postgres allow in a signal handler.
 unsafe extern "C-unwind" fn request_end(signal: i32) {
-    // SAFETY: `timer_settime` is async-signal-safe, is given the timer that `make_it_a_request` made before it installed
-    // this handler, and a live local; `SetLatch` and `die` are what Postgres' own handlers call; `errno` is this
-    // thread's, and left as it was.
+    // SAFETY: `timer_settime` is async-signal-safe, is given the timer that `make_it_a_request` made before it
+    // installed this handler, and a live local; `SetLatch` and `die` are what Postgres' own handlers call; `errno` is
+    // this thread's, and left as it was.
     unsafe {
         let errno = *libc::__errno_location();
         if REQUESTED.swap(true, Relaxed) {
