@@ -117,11 +117,24 @@ impl OwnTable {
         relation::try_lock_for_reading(self.oid)
     }
 
-    /// Whether the trigger of ours with this name fires whatever `session_replication_role` says.
-    pub fn has_trigger_always(&self, name: &str) -> bool {
-        relation::triggers(self.oid).iter().any(|trigger| {
-            trigger.name == name && trigger.enabled == Enabled::Always && self.is_ours(trigger)
-        })
+    /// A trigger that CREATE EXTENSION made and that is gone, or does not fire where it was made to, if there is one; and
+    /// how ALTER TABLE enables it.
+    pub fn disabled_trigger(&self) -> Option<(&'static str, &'static str)> {
+        let triggers = relation::triggers(self.oid);
+        let fires = |own: &OwnTrigger| {
+            triggers.iter().any(|trigger| {
+                trigger.name == own.name && trigger.enabled >= own.enabled && self.is_ours(trigger)
+            })
+        };
+        let ours = OWN_TRIGGERS
+            .iter()
+            .filter(|own| *own.table == *self.bare_name);
+        let disabled = ours.filter(|own| !fires(own)).min_by_key(|own| own.name)?;
+        let enable = match disabled.enabled {
+            Enabled::Always => "ENABLE ALWAYS TRIGGER",
+            _ => "ENABLE TRIGGER",
+        };
+        Some((disabled.name, enable))
     }
 
     /// Runs `work`, statements that write this table, as its owner. An error is raised instead where code of others would
@@ -264,6 +277,8 @@ struct OwnTrigger {
     function: &'static str,
     /// When it fires, as `pg_trigger.tgtype` has it.
     kind: u32,
+    /// Where it fires at least.
+    enabled: Enabled,
 }
 
 /// All triggers that sql/ makes.
@@ -279,18 +294,21 @@ const OWN_TRIGGERS: [OwnTrigger; 3] = {
             name: "stamp_installation",
             function: "sqs_subscription_stamp",
             kind: ROW | BEFORE | INSERT | UPDATE,
+            enabled: Enabled::Always,
         },
         OwnTrigger {
             table: SUBSCRIPTION,
             name: "check_role",
             function: "sqs_subscription_check_role",
             kind: ROW | INSERT | UPDATE,
+            enabled: Enabled::Here,
         },
         OwnTrigger {
             table: SUBSCRIPTION,
             name: "wake_launcher",
             function: "sqs_subscription_changed",
             kind: INSERT | UPDATE | DELETE | TRUNCATE,
+            enabled: Enabled::Here,
         },
     ]
 };

@@ -242,7 +242,7 @@ fn subscriptions() {
     GucRegistry::define_int_guc(
         c"user_logins_sqs.max_workers",
         c"Sets the maximum number of workers of all subscriptions together.",
-        c"Each takes one of max_worker_processes. Where there are fewer than subscriptions ask for, every queue gets one before any gets a second.",
+        c"Where there are fewer than subscriptions ask for, every queue gets one before any gets a second.",
         &MAX_WORKERS,
         0,
         board::SLOTS as i32,

@@ -1,9 +1,9 @@
 //! `sqs_create_user_logins()`: the part of CREATE EXTENSION that makes `user_logins` where there is none.
 //!
-//! The table belongs to its users, not to the extension: DROP EXTENSION keeps it and pg_dump dumps it. So a restore runs
-//! CREATE EXTENSION first, and then a CREATE TABLE of its own, which finds the name taken. Nothing tells a restore from
-//! any other session for sure. What can be told is whether this session made the table and nobody has touched it since:
-//! then it makes way.
+//! The table belongs to its users, not to the extension: DROP EXTENSION keeps it and pg_dump dumps it. So a restore
+//! runs CREATE EXTENSION first, and then a CREATE TABLE of its own, which finds the name taken. Nothing tells a restore
+//! from any other session for sure. What can be told is whether this session made the table and nobody has touched it
+//! since: then it makes way.
 
 use std::cell::RefCell;
 
@@ -78,8 +78,8 @@ fn make_way(creation: &Creation) {
     });
 }
 
-/// Which row of `pg_class` is the table's, if nothing was ever written to it and nothing depends on it: no index, default,
-/// constraint, trigger or view.
+/// Which row of `pg_class` is the table's, if nothing was ever written to it and nothing depends on it: no index,
+/// default, constraint, trigger or view.
 fn row_if_untouched(table: pg_sys::Oid) -> SpiResult<Option<String>> {
     // Not in the surrounding statement's snapshot, which has not seen the table made.
     Spi::connect_mut(|client| {

@@ -114,6 +114,7 @@ impl Drain {
     /// Writes what one transaction is to hold; returns how many messages that were.
     fn write_batch(&self, intake: &mut Intake, writer: &mut Writer) -> Result<u64, Failure> {
         defer_nothing();
+        writer.begin_transaction();
         let mut left = self.batch_size;
         while left > 0 && !intake.ended() {
             let chunk = left.min(writer.chunk());

@@ -446,50 +446,44 @@ mod replicated {
         ] {
             assert_eq!(on_green.number(count), all, "{count}");
         }
-        assert_eq!(sqs.handed_out(&queue), MESSAGES as u64);
     }
 
     #[test]
-    fn what_is_replicated_cannot_have_workers_run_as_a_role_of_its_choice() {
+    fn what_is_replicated_rests_whatever_number_it_brings() {
         let (publisher, replica) = (site_of(plan()), site_of(plan()));
         let mut there = admin(&replica);
         let number = there
-            .text("SELECT seqstart FROM pg_sequence WHERE seqrelid = 'sqs_installation'::regclass");
-        there.run(
-            "CREATE ROLE applier LOGIN; GRANT ALL ON sqs_subscription TO applier;
-             CREATE ROLE reader LOGIN SUPERUSER REPLICATION",
-        );
+            .text("SELECT seqstart FROM pg_sequence WHERE seqrelid = 'sqs_installation'::regclass")
+            .unwrap();
+        let mut here = admin(&publisher);
+        let forged = |queue: &str| {
+            format!(
+                "INSERT INTO sqs_subscription (queue_url, role, installation)
+                 VALUES ('http://127.0.0.1:9/000000000000/{queue}', 'postgres', {number})"
+            )
+        };
+        here.run(&forged("copied"));
+        here.run("CREATE PUBLICATION forged FOR TABLE sqs_subscription");
         let (host, port) = publisher.address();
-        admin(&publisher).run("CREATE PUBLICATION forged FOR TABLE sqs_subscription");
         there.run(&format!(
             "CREATE SUBSCRIPTION forged CONNECTION 'host={} port={port} user=postgres dbname={DATABASE}' \
-             PUBLICATION forged WITH (copy_data = off)",
+             PUBLICATION forged",
             host.display()
         ));
-        there.run(
-            "ALTER ROLE applier SUPERUSER; ALTER SUBSCRIPTION forged OWNER TO applier; ALTER ROLE applier NOSUPERUSER",
-        );
-        let mut here = admin(&publisher);
-        let forged = format!(
-            "INSERT INTO sqs_subscription (queue_url, role, installation)
-             VALUES ('http://127.0.0.1:9/000000000000/q', 'postgres', {})",
-            number.unwrap()
-        );
 
-        here.run(&forged);
+        here.run(&forged("applied"));
 
         eventually(
-            "the replica refuses the row",
+            "both are replicated",
             REPLICATED_WITHIN,
-            || {
-                replica
-                    .log()
-                    .contains("must be a member of role \"postgres\"")
-            },
-            |refused| *refused,
+            || there.number("SELECT count(*) FROM sqs_subscription"),
+            |rows| *rows == 2,
         );
-        assert_eq!(there.number("SELECT count(*) FROM sqs_subscription"), 0);
-        assert_eq!(there.workers(), Vec::<i32>::new());
+        expect_no_workers(&mut there);
+        assert_eq!(
+            there.rows("SELECT DISTINCT state FROM sqs_stat"),
+            [[Some("resting".to_owned())]]
+        );
     }
 }
 
@@ -571,6 +565,23 @@ mod in_the_place_of_the_original {
         session.run("DROP EXTENSION user_logins_sqs; CREATE EXTENSION user_logins_sqs");
 
         assert_ne!(session.text(number), first);
+    }
+
+    #[test]
+    fn a_physical_copy_that_is_given_another_number_rests() {
+        let cluster = site();
+        admin(&cluster).subscribe(&ScriptedSqs::start().queue());
+        let copy = cluster.standby();
+        let mut copied = admin(&copy);
+        copied.run("SELECT pg_promote()");
+        copied.run("ALTER SEQUENCE sqs_installation START WITH 1");
+
+        eventually(
+            "it rests",
+            LOOKED_AT_WITHIN,
+            || copied.rows("SELECT workers, state FROM sqs_stat"),
+            |rows| *rows == [["0", "resting"].map(|text| Some(text.to_owned()))],
+        );
     }
 
     #[test]

@@ -319,13 +319,15 @@ fn data_are_restored_beside_a_new_extension() {
 #[test]
 fn a_dump_of_any_user_logins_is_restored() {
     let shapes = [
-        "ALTER TABLE user_logins ADD note text DEFAULT 'x', ADD CHECK (user_id <> ''); CREATE INDEX ON user_logins (user_id)",
+        "ALTER TABLE user_logins ADD note text DEFAULT 'x', ADD CHECK (user_id <> '');
+         CREATE INDEX ON user_logins (user_id)",
         "DROP TABLE user_logins;
          CREATE TABLE user_logins (user_id text, device_type text, masked_ip text, masked_device_id text, locale text,
                                    app_version bigint, create_date date) PARTITION BY RANGE (create_date);
          CREATE TABLE all_days PARTITION OF user_logins DEFAULT",
         "ALTER TABLE user_logins RENAME TO logins; CREATE VIEW user_logins AS SELECT * FROM logins",
-        "DROP TABLE user_logins; CREATE EXTENSION postgres_fdw; CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw;
+        "DROP TABLE user_logins;
+         CREATE EXTENSION postgres_fdw; CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw;
          CREATE FOREIGN TABLE user_logins (user_id text, device_type text, masked_ip text, masked_device_id text,
                                            locale text, app_version integer, create_date date) SERVER elsewhere",
         "DROP TABLE user_logins",

@@ -1,4 +1,5 @@
-//! A subscription is a wish: committed, it comes true within a moment, as the role that wished it; withdrawn, it ends as soon.
+//! A subscription takes effect within moments of its commit, as the role that subscribed, and ends as soon after it is
+//! withdrawn.
 
 use std::time::Duration;
 

@@ -27,8 +27,10 @@ use crate::pg::transaction::force_synchronous_commit;
 use crate::settings::{self, RejectedMessages};
 use crate::stat::{QueueStat, Written};
 
-/// Rows refused one after the other, and none taken, that raise the suspicion that it is the table's fault.
+/// Rows refused one after the other that raise the suspicion that it is the table's fault, where it has taken none in this
+/// transaction, and where it has.
 const SUSPICIOUS: usize = 10;
+const SUSPICIOUS_AFTER_SOME: usize = 100;
 
 /// Rows from all over the chunk that are then tried on their own: if one of them is taken, it was not the table.
 const PROBES: usize = 20;
@@ -64,6 +66,8 @@ pub struct Writer {
     visibility: Duration,
     is_fifo: bool,
     memory: Memory,
+    /// The table has taken rows in the current transaction.
+    has_taken_some: bool,
     tally: Tally,
 }
 
@@ -77,7 +81,7 @@ pub struct Memory {
 /// Messages whose rows `user_logins` refused since it last took one.
 #[derive(Clone, Default)]
 struct Refusals {
-    /// Their ids, up to [`SUSPICIOUS`] of them: one that comes again and again is one.
+    /// Their ids, as far as they matter: one that comes again and again is one.
     messages: HashSet<Box<str>>,
     /// Why the last one was.
     last: String,
@@ -85,14 +89,19 @@ struct Refusals {
 
 impl Refusals {
     fn add(&mut self, message_id: &str, rejected: &Rejected) {
-        if self.messages.len() < SUSPICIOUS {
+        if self.messages.len() < SUSPICIOUS_AFTER_SOME {
             self.messages.insert(message_id.into());
         }
         self.last = format!("{}: {}", rejected.sqlstate, rejected.reason);
     }
 
-    fn are_suspicious(&self) -> bool {
-        self.messages.len() >= SUSPICIOUS
+    fn are_suspicious(&self, has_taken_some: bool) -> bool {
+        let enough = if has_taken_some {
+            SUSPICIOUS_AFTER_SOME
+        } else {
+            SUSPICIOUS
+        };
+        self.messages.len() >= enough
     }
 }
 
@@ -144,6 +153,7 @@ impl Writer {
             visibility: source.visibility(),
             is_fifo: url.is_fifo(),
             memory: Memory::default(),
+            has_taken_some: false,
             tally: Tally::default(),
         }
     }
@@ -161,6 +171,11 @@ impl Writer {
     /// How many messages to write at a time.
     pub fn chunk(&self) -> usize {
         self.chunk
+    }
+
+    /// Goes on in another transaction.
+    pub fn begin_transaction(&mut self) {
+        self.has_taken_some = false;
     }
 
     /// What became of all messages written so far.
@@ -258,7 +273,7 @@ impl Writer {
                 Outcome::Refused(error) => match *part {
                     [culprit] => {
                         self.refuse(&candidates[culprit], &error, chunk);
-                        if self.memory.refusals.are_suspicious() {
+                        if self.memory.refusals.are_suspicious(self.has_taken_some) {
                             self.probe(&mut trial, candidates, chunk)?;
                         }
                     }
@@ -323,6 +338,7 @@ impl Writer {
                 let inserted = sent_at.len();
                 if inserted > 0 {
                     self.memory.refusals = Refusals::default();
+                    self.has_taken_some = true;
                 }
                 for &place in part {
                     self.note_done(&candidates[place], chunk);

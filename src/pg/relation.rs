@@ -210,12 +210,14 @@ pub struct Trigger {
 }
 
 /// In which sessions a trigger fires.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Enabled {
-    /// Whatever `session_replication_role` says.
+    /// In none, or in those that apply replication only.
+    NotHere,
+    /// In all but those that apply replication.
+    Here,
+    /// In all.
     Always,
-    /// In some, or in none.
-    NotAlways,
 }
 
 /// All triggers of the relation, those that enforce foreign keys included.
@@ -237,10 +239,10 @@ pub fn triggers(relation: pg_sys::Oid) -> Vec<Trigger> {
                 function: trigger.tgfoid,
                 kind: u32::from(trigger.tgtype.cast_unsigned()),
                 is_plain: trigger.tgqual.is_null() && trigger.tgnattr == 0 && trigger.tgnargs == 0,
-                enabled: if trigger.tgenabled as u8 == pg_sys::TRIGGER_FIRES_ALWAYS {
-                    Enabled::Always
-                } else {
-                    Enabled::NotAlways
+                enabled: match trigger.tgenabled as u8 {
+                    pg_sys::TRIGGER_FIRES_ALWAYS => Enabled::Always,
+                    pg_sys::TRIGGER_FIRES_ON_ORIGIN => Enabled::Here,
+                    _ => Enabled::NotHere,
                 },
             })
             .collect()

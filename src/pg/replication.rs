@@ -1,4 +1,5 @@
-//! Synchronous replication: whether a commit waits for a standby, and whether it waited long enough.
+//! Replication: whether a commit waits for a standby, and whether it waited long enough; whether this session applies
+//! changes that were made elsewhere.
 
 use std::ffi::CStr;
 
@@ -45,6 +46,13 @@ fn wait_mode() -> Option<usize> {
         SYNCHRONOUS_COMMIT_REMOTE_APPLY => Some(2),
         _ => None,
     }
+}
+
+/// Whether this session applies changes that were made elsewhere, as workers of logical replication do:
+/// `session_replication_role` is `replica`.
+pub fn is_replica() -> bool {
+    // SAFETY: reads a setting of this process.
+    unsafe { pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32 }
 }
 
 /// Whether commits of this session wait for a synchronous standby.

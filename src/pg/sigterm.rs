@@ -31,8 +31,8 @@ const ORDER: i32 = libc::SIGUSR2;
 /// timer, everything stays as it was.
 pub fn make_it_a_request(patience: Duration) {
     let mut timer = ptr::null_mut();
-    // SAFETY: all zero is a valid sigevent, whose fields that matter here are then set; both pointers are to live locals.
-    // The signal is delivered to the main thread: all others are born with every signal blocked.
+    // SAFETY: all zero is a valid sigevent, whose fields that matter here are then set; both pointers are to live
+    // locals. The signal is delivered to the main thread: all others are born with every signal blocked.
     let result = unsafe {
         let mut event: libc::sigevent = MaybeUninit::zeroed().assume_init();
         event.sigev_notify = libc::SIGEV_SIGNAL;

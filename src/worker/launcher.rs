@@ -95,8 +95,8 @@ fn await_database() {
     }
 }
 
-/// Subscriptions live in another database from now on. That may not exist yet: it may be the new name of this one, which
-/// can be renamed once nobody is connected to it.
+/// Subscriptions live in another database from now on. That may not exist yet: it may be the new name of this one,
+/// which can be renamed once nobody is connected to it.
 fn leave_database() -> ! {
     for Entry { assignment, slot } in board::entries() {
         board::stop(slot, &assignment);
