@@ -70,6 +70,9 @@ fn allow_connections(io: &Io) {
     let more = wanted
         .min(MOST_CONNECTIONS)
         .saturating_sub(CONNECTIONS.get());
+    if more == 0 {
+        return;
+    }
     let granted = open_files::acquire(more);
     if granted > 0 {
         let connections = CONNECTIONS.get() + granted;
