@@ -204,7 +204,7 @@ mod looks_first {
 
         scene.expect_waiting_between(
             "SELECT 1",
-            "trigger \"zz_climb\" on table public.sqs_subscription is not part of the extension",
+            "trigger zz_climb on table public.sqs_subscription is not part of the extension",
             "DROP TRIGGER zz_climb ON sqs_subscription",
         );
     }
@@ -214,7 +214,7 @@ mod looks_first {
         scene().expect_waiting_between(
             "ALTER TABLE sqs_subscription DISABLE TRIGGER check_role",
             "trigger check_role on table public.sqs_subscription is not enabled",
-            "ALTER TABLE sqs_subscription ENABLE ALWAYS TRIGGER check_role",
+            "ALTER TABLE sqs_subscription ENABLE TRIGGER check_role",
         );
     }
 
@@ -365,6 +365,8 @@ mod shares {
         admin.run(&subscribe(&queue, 32));
 
         expect_workers_of(&mut admin, &[&queue], &[5]);
+        // A worker is counted a moment before pg_stat_activity has it.
+        admin.expect_workers_within(ARRIVE_WITHIN, 5);
         throughout(
             "no more are started",
             Duration::from_secs(3),
