@@ -12,7 +12,7 @@ static ALLOWED_QUEUES: GucSetting<Option<CString>> = GucSetting::<Option<CString
 static MASK_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static APP_VERSION_ENCODING: GucSetting<AppVersionEncoding> =
     GucSetting::<AppVersionEncoding>::new(AppVersionEncoding::Digits);
-static RECEIVE_CONCURRENCY: GucSetting<i32> = GucSetting::<i32>::new(16);
+static RECEIVE_CONCURRENCY: GucSetting<i32> = GucSetting::<i32>::new(256);
 static VISIBILITY_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30);
 static REJECTED_MESSAGES: GucSetting<RejectedMessages> =
     GucSetting::<RejectedMessages>::new(RejectedMessages::Leave);
@@ -22,7 +22,7 @@ static ALLOW_FOREIGN_TABLE: GucSetting<bool> = GucSetting::<bool>::new(false);
 static DATABASE: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"postgres"));
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(5);
-static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static LINGER: GucSetting<i32> = GucSetting::<i32>::new(10);
 static LEDGER_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(15 * MINUTES_A_DAY);
 
@@ -194,7 +194,7 @@ fn receiving() {
         c"A quiet queue costs one call at a time; more are started while answers come back full.",
         &RECEIVE_CONCURRENCY,
         1,
-        256,
+        1_024,
         GucContext::Userset,
         GucFlags::default(),
     );
