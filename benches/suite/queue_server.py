@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import os
+import pathlib
 import subprocess
+import tempfile
 import urllib.request
 
 import process
@@ -11,11 +14,16 @@ DEADLINE = 600
 
 
 class QueueServer:
-    """A running queue server."""
+    """A running queue server, and whether what is measured speaks HTTPS to it."""
 
     def __init__(self, url, pid):
-        self.url = url
+        self.http_url = url
         self.pid = pid
+        self.tls = False
+
+    @property
+    def url(self):
+        return self.http_url.replace("http:", "https:") if self.tls else self.http_url
 
     def fill(self, messages, latency_ms):
         """Empties the queue, puts `messages` logins into it and sets the latency of each call."""
@@ -39,7 +47,7 @@ class QueueServer:
         return process.cpu(self.pid)
 
     def _call(self, method, what):
-        base = self.url.rsplit("/", 2)[0]
+        base = self.http_url.rsplit("/", 2)[0]
         request = urllib.request.Request(f"{base}/control/{what}", method=method)
         with urllib.request.urlopen(request, timeout=DEADLINE + 10) as response:
             return json.load(response)
@@ -47,12 +55,17 @@ class QueueServer:
 
 @contextlib.contextmanager
 def running(program):
-    """A queue server that runs as long as the `with` block."""
-    server = process.start([program], stdout=subprocess.PIPE, text=True)
-    try:
-        url = server.stdout.readline().strip()
-        if not url:
-            raise RuntimeError(f"{program} did not start")
-        yield QueueServer(url, server.pid)
-    finally:
-        process.stop(server)
+    """A queue server that runs as long as the `with` block, and whose certificate is trusted by what starts in it."""
+    with tempfile.TemporaryDirectory(prefix="user_logins_sqs-bench-") as folder:
+        pathlib.Path(folder).chmod(0o755)
+        certificate = pathlib.Path(folder, "certificate.pem")
+        server = process.start([program, "--certificate", certificate], stdout=subprocess.PIPE, text=True)
+        try:
+            url = server.stdout.readline().strip()
+            if not url:
+                raise RuntimeError(f"{program} did not start")
+            # boto3 has a name of its own for it.
+            os.environ["SSL_CERT_FILE"] = os.environ["AWS_CA_BUNDLE"] = str(certificate)
+            yield QueueServer(url, server.pid)
+        finally:
+            process.stop(server)

@@ -11,6 +11,7 @@ from run import Run
 
 EXTENSION = "with_extension"
 PLAIN = "plain"
+PIPELINE_THREADS = 16
 COLUMNS = "user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date"
 
 
@@ -29,14 +30,24 @@ class Ways:
         statement = f"SELECT sqs_ingest('{self.queue.url}', {self.messages}, 1)"
         return self._extension(statement, latency_ms, concurrency, database, keep_ledger)
 
-    def sqs_drain(self, latency_ms, concurrency=None):
+    def sqs_drain(self, latency_ms, concurrency=None, messages=None):
         """A transaction for each ten thousand messages; deletes go on while the next are received."""
-        statement = f"CALL sqs_drain('{self.queue.url}', 10000, {self.messages})"
-        return self._extension(statement, latency_ms, concurrency, EXTENSION, False)
+        messages = messages or self.messages
+        statement = f"CALL sqs_drain('{self.queue.url}', 10000, {messages})"
+        return self._extension(statement, latency_ms, concurrency, EXTENSION, False, messages)
 
-    def _extension(self, statement, latency_ms, concurrency, database, keep_ledger):
+    def over_tls(self, measure):
+        """What `measure` finds when everybody speaks HTTPS to the queue."""
+        self.queue.tls = True
+        try:
+            return measure()
+        finally:
+            self.queue.tls = False
+
+    def _extension(self, statement, latency_ms, concurrency, database, keep_ledger, messages=None):
+        messages = messages or self.messages
         self.cluster.empty(database, "user_logins", *(() if keep_ledger else ("sqs_ledger",)))
-        self.queue.fill(self.messages, latency_ms)
+        self.queue.fill(messages, latency_ms)
         with self.cluster.connect(database) as connection:
             if concurrency:
                 connection.execute(f"SET user_logins_sqs.receive_concurrency = {concurrency}")
@@ -46,14 +57,14 @@ class Ways:
             started = time.monotonic()
             connection.execute(statement)
             returned = time.monotonic()
-            counts = self.queue.wait_until_deleted(self.messages)
+            counts = self.queue.wait_until_deleted(messages)
             threads = process.usage_by_thread(pid)
             server = self.queue.cpu() - server_before
-        self.check_rows(database)
+        self.check_rows(database, messages)
         backend = threads.pop(pid) - backend_before
         io_thread = sum(threads.values(), process.Usage())
         return Run(
-            self.messages,
+            messages,
             counts["last_deleted_at"] - started,
             self._each(backend=backend.on_cpu, io_thread=io_thread.on_cpu, queue_server=server),
             {
@@ -61,6 +72,8 @@ class Ways:
                 "received": counts["last_received_at"] - started,
                 "returned": returned - started,
                 "from_first_receive": counts["last_deleted_at"] - counts["first_received_at"],
+                "receiving": counts["last_received_at"] - counts["first_received_at"],
+                "deleting": counts["last_deleted_at"] - counts["first_deleted_at"],
             },
         )
 
@@ -83,10 +96,9 @@ class Ways:
         """The Python pipeline, in one process or several."""
         self.cluster.empty(PLAIN, "user_logins")
         self.queue.fill(self.messages, latency_ms)
-        threads = 8 if latency_ms < 15 else 16
         command = [
             sys.executable, self.pipeline, self.queue.url, self.cluster.connection_string(PLAIN),
-            f"--receivers={threads}", f"--deleters={threads}",
+            f"--receivers={PIPELINE_THREADS}", f"--deleters={PIPELINE_THREADS}",
         ]  # fmt: skip
         server_before = self.queue.cpu()
         pipelines = [process.start(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
@@ -151,11 +163,12 @@ class Ways:
         self.check_rows(PLAIN)
         return Run(self.messages, seconds, self._each(backend=backend))
 
-    def check_rows(self, database):
+    def check_rows(self, database, messages=None):
         """Every message is one row."""
+        messages = messages or self.messages
         rows = self.cluster.count("user_logins", database)
-        if rows != self.messages:
-            raise RuntimeError(f"{rows} rows of {self.messages} messages in {database}")
+        if rows != messages:
+            raise RuntimeError(f"{rows} rows of {messages} messages in {database}")
 
     def _each(self, **seconds):
         return {who: 1e6 * spent / self.messages for who, spent in seconds.items()}

@@ -54,18 +54,19 @@ def pids(cluster, what):
     return [pid for (pid,) in cluster.run(PIDS.format(what))]
 
 
-def backlog(ways, workers, latency_ms):
+def backlog(ways, workers, latency_ms, messages=None):
     """A backlog that appears at once in front of waiting workers; timed from the first receive to the last delete."""
+    messages = messages or ways.messages
     with subscribed(ways, workers, latency_ms):
-        ways.queue.fill(ways.messages, latency_ms)
-        counts = ways.queue.wait_until_deleted(ways.messages)
-        ways.check_rows(EXTENSION)
-    return Run(ways.messages, counts["last_deleted_at"] - counts["first_received_at"])
+        ways.queue.fill(messages, latency_ms)
+        counts = ways.queue.wait_until_deleted(messages)
+        ways.check_rows(EXTENSION, messages)
+    return Run(messages, counts["last_deleted_at"] - counts["first_received_at"])
 
 
-def drain(ways, latency_ms):
+def drain(ways, latency_ms, messages):
     """`sqs_drain`, timed in the same way."""
-    run = ways.sqs_drain(latency_ms)
+    run = ways.sqs_drain(latency_ms, messages=messages)
     return Run(run.messages, run.parts["from_first_receive"])
 
 

@@ -1,6 +1,7 @@
 //! The queue server in memory, as a program: prints the URL of its queue and serves until it is ended.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,15 +11,17 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
-const USAGE: &str = "queue-server [--port PORT] [--latency-ms MILLISECONDS] [--preload MESSAGES]
+const USAGE: &str = "queue-server [--port PORT] [--latency-ms MILLISECONDS] [--preload MESSAGES] [--certificate FILE]
 
 Serves Amazon SQS' JSON protocol on 127.0.0.1 from memory, for benchmarks and tests, and prints the URL of the queue
-`login-queue`. Port 0 (the default) takes a free one.";
+`login-queue`. Port 0 (the default) takes a free one. With a certificate, the same port speaks HTTPS too: the server makes
+one and writes it to FILE, which clients must trust (SSL_CERT_FILE).";
 
 struct Options {
     port: u16,
     latency: Duration,
     preload: u64,
+    certificate: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn parse_options(mut arguments: impl Iterator<Item = String>) -> Result<Options,
         port: 0,
         latency: Duration::ZERO,
         preload: 0,
+        certificate: None,
     };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or(format!("{name} needs a value"))?;
@@ -50,6 +54,7 @@ fn parse_options(mut arguments: impl Iterator<Item = String>) -> Result<Options,
         match name.as_str() {
             "--port" => options.port = value.parse().map_err(|_| wrong())?,
             "--preload" => options.preload = value.parse().map_err(|_| wrong())?,
+            "--certificate" => options.certificate = Some(value.into()),
             "--latency-ms" => {
                 let milliseconds: f64 = value.parse().map_err(|_| wrong())?;
                 options.latency =
@@ -69,6 +74,9 @@ fn serve(options: &Options) -> io::Result<()> {
         let listener = TcpListener::bind(("127.0.0.1", options.port)).await?;
         let server = Server::new(listener.local_addr()?, options.latency);
         server.preload(options.preload);
+        if let Some(file) = &options.certificate {
+            server.secure(file)?;
+        }
 
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "{}", server.queue_url(DEFAULT_QUEUE))?;

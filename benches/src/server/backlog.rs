@@ -83,6 +83,8 @@ pub struct Counts {
     pub first_received_at: Option<f64>,
     /// When the last message was handed out.
     pub last_received_at: Option<f64>,
+    /// When the first message was deleted.
+    pub first_deleted_at: Option<f64>,
     /// When the last message was deleted.
     pub last_deleted_at: Option<f64>,
 }
@@ -217,7 +219,9 @@ impl Backlog {
         message.state = State::Deleted;
         message.json = Box::default();
         self.counts.deleted += 1;
-        self.counts.last_deleted_at = Some(monotonic().as_secs_f64());
+        let now = monotonic().as_secs_f64();
+        self.counts.first_deleted_at.get_or_insert(now);
+        self.counts.last_deleted_at = Some(now);
         Ok(())
     }
 

@@ -4,8 +4,7 @@ use std::io;
 use std::io::Write;
 use std::rc::Rc;
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::pause::Pause;
 use super::{Server, actions, control};
@@ -42,8 +41,10 @@ pub struct Response {
 ///
 /// # Errors
 /// When the connection breaks or what comes in is not HTTP.
-pub async fn serve(stream: TcpStream, server: Rc<Server>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+pub async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    server: Rc<Server>,
+) -> io::Result<()> {
     let mut connection = Connection {
         stream,
         input: Vec::with_capacity(READ_AT_ONCE),
@@ -68,6 +69,7 @@ pub async fn serve(stream: TcpStream, server: Rc<Server>) -> io::Result<()> {
         output.clear();
         write_response(&response, &mut output)?;
         connection.stream.write_all(&output).await?;
+        connection.stream.flush().await?;
         if request.close {
             break;
         }
@@ -107,13 +109,13 @@ fn write_response(response: &Response, output: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-struct Connection {
-    stream: TcpStream,
+struct Connection<S> {
+    stream: S,
     /// What was read and not yet answered.
     input: Vec<u8>,
 }
 
-impl Connection {
+impl<S: AsyncRead + Unpin> Connection<S> {
     /// The next request; nothing when the client has closed the connection between two of them.
     async fn read_request(&mut self) -> io::Result<Option<Request>> {
         loop {
@@ -140,14 +142,8 @@ impl Connection {
     }
 
     async fn read_more(&mut self) -> io::Result<usize> {
-        loop {
-            self.stream.readable().await?;
-            self.input.reserve(READ_AT_ONCE);
-            match self.stream.try_read_buf(&mut self.input) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read,
-            }
-        }
+        self.input.reserve(READ_AT_ONCE);
+        self.stream.read_buf(&mut self.input).await
     }
 
     /// Ends when the client has gone: a long poll that nobody waits for must not take messages.

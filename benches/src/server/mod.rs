@@ -5,9 +5,11 @@
 //! receipt handles that delete nothing) and can wait a given latency in each call, half of it on the way in and half on
 //! the way out. It knows standard queues only, does not check signatures, and keeps no message attributes.
 //!
+//! One port takes HTTP and HTTPS.
+//!
 //! Layout: [`http`] reads requests and writes responses, [`actions`] is SQS, [`control`] is for the benchmarks (fill, reset,
-//! send at a rate, count), [`backlog`] holds the messages of one queue, [`handle`] is the text of a receipt handle and
-//! [`pause`] the latency.
+//! send at a rate, count), [`backlog`] holds the messages of one queue, [`handle`] is the text of a receipt handle,
+//! [`pause`] the latency and [`tls`] the server's certificate.
 
 mod actions;
 mod backlog;
@@ -15,16 +17,19 @@ mod control;
 mod handle;
 mod http;
 mod pause;
+mod tls;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
 
 use backlog::Backlog;
 
@@ -41,6 +46,7 @@ pub struct Server {
     address: SocketAddr,
     latency: Cell<Duration>,
     queues: RefCell<HashMap<String, Rc<Queue>>>,
+    tls: RefCell<Option<TlsAcceptor>>,
 }
 
 /// One queue, and who waits for something to happen to it.
@@ -69,6 +75,7 @@ impl Server {
             address,
             latency: Cell::new(latency),
             queues: RefCell::default(),
+            tls: RefCell::default(),
         });
         server.create_queue(DEFAULT_QUEUE);
         server
@@ -87,6 +94,15 @@ impl Server {
         format!("http://{}/000000000000/{name}", self.address)
     }
 
+    /// Takes HTTPS as well, with a certificate that is written to `file` for clients to trust.
+    ///
+    /// # Errors
+    /// When `file` cannot be written.
+    pub fn secure(&self, file: &Path) -> io::Result<()> {
+        *self.tls.borrow_mut() = Some(tls::acceptor(file)?);
+        Ok(())
+    }
+
     /// Serves every connection that `listener` accepts; never returns. Must run on a `LocalSet`.
     ///
     /// # Errors
@@ -98,8 +114,19 @@ impl Server {
             let server = Rc::clone(&self);
             tokio::task::spawn_local(async move {
                 // What a client does to its connection is its own business.
-                let _ = http::serve(stream, server).await;
+                let _ = server.serve(stream).await;
             });
+        }
+    }
+
+    async fn serve(self: Rc<Server>, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let acceptor = self.tls.borrow().clone();
+        match acceptor {
+            Some(acceptor) if tls::begins(&stream).await? => {
+                http::serve(acceptor.accept(stream).await?, self).await
+            }
+            _ => http::serve(stream, self).await,
         }
     }
 
