@@ -13,7 +13,7 @@ export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup install demo demo-stop bench \
-	test test-format test-lint test-unit test-database test-blackbox \
+	test test-format test-lint test-unit test-database test-blackbox test-demo \
 	package test-docker test-versions test-all
 
 help: ## Show this list
@@ -48,6 +48,9 @@ test-database: ## Tests inside a Postgres backend; T=name for some
 
 test-blackbox: ## Tests from outside: Postgres, LocalStack, an SQS that misbehaves; T=name for some
 	@scripts/test/blackbox "$(T)"
+
+test-demo: ## The demo, from its start to its end
+	@scripts/test/demo
 
 bench: setup ## Throughput and CPU against other ways to do it; N=, LATENCIES=, REPEATS=, LEDGER=, ONLY=
 	@benches/run
