@@ -1,5 +1,5 @@
-# The Postgres that `install`, `test` and `demo` build for.
-PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
+# The Postgres that `install`, `test` and `demo` build for: Debian's own when left out, 15 on 12, 17 on 13.
+PG_CONFIG ?=
 # For `install`: release, or dev, which builds faster and runs slower.
 PROFILE ?= release
 # For the test targets: only tests whose name contains this.
