@@ -45,6 +45,9 @@ FROM toolchain AS builder
 # tests and tools, which are not here.
 WORKDIR /user_logins_sqs
 COPY . .
+# The maintainer that the package names; see scripts/package.
+ARG DEBFULLNAME
+ARG DEBEMAIL
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/cache/user_logins_sqs \
     . /etc/os-release \
