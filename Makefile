@@ -13,7 +13,7 @@ export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup install demo demo-stop bench \
-	test test-format test-lint test-unit test-database test-blackbox test-demo \
+	test test-format test-lint test-lint-quick test-unit test-database test-blackbox test-demo \
 	package test-docker test-versions test-all
 
 help: ## Show this list
@@ -37,8 +37,11 @@ test: ## All tests on this machine
 test-format: ## Formatting
 	@scripts/test/format
 
-test-lint: ## clippy, shellcheck and linters of workflows; warnings are errors
+test-lint: ## clippy and all other linters; warnings are errors
 	@scripts/test/lint
+
+test-lint-quick: ## The linters that compile nothing, as at each commit
+	@scripts/test/lint-quick
 
 test-unit: ## Unit and property tests, without a server; T=name for some
 	@scripts/test/unit "$(T)"
