@@ -72,10 +72,10 @@ cargo_pgrx() {
     fi
 }
 
-# The features of the extension's crate for the server of PG_CONFIG. The same
-# in every call, since cargo keeps only one build of the library.
+# The features of the extension's crate for the server of PG_CONFIG, in builds
+# for tests, which share what they compile: crates/workspace-hack says how.
 pg_features() {
-    echo --no-default-features --features "pg$(pg_major)"
+    echo --no-default-features --features "pg$(pg_major),unified"
 }
 
 # pgrx takes the headers from the server that its own configuration names for
