@@ -6,7 +6,7 @@
 # Needs BuildKit, which is the default of current Docker versions.
 ARG POSTGRES_MAJOR=18
 ARG DEBIAN_SUITE=trixie
-ARG RUST_VERSION=1.95
+ARG RUST_VERSION=1.95.0
 
 # The same for every base: on the oldest suite, what is built here runs on all.
 FROM rust:${RUST_VERSION}-slim-bookworm AS rust
@@ -45,6 +45,9 @@ FROM toolchain AS builder
 # tests and tools, which are not here.
 WORKDIR /user_logins_sqs
 COPY . .
+# The maintainer that the package names; see scripts/package.
+ARG DEBFULLNAME
+ARG DEBEMAIL
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/cache/user_logins_sqs \
     . /etc/os-release \

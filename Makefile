@@ -1,5 +1,5 @@
-# The Postgres that `install`, `test` and `demo` build for.
-PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
+# The Postgres that `install`, `test` and `demo` build for: Debian's own when left out, 15 on 12, 17 on 13.
+PG_CONFIG ?=
 # For `install`: release, or dev, which builds faster and runs slower.
 PROFILE ?= release
 # For the test targets: only tests whose name contains this.
@@ -13,7 +13,7 @@ export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup install demo demo-stop bench \
-	test test-format test-lint test-unit test-database test-blackbox \
+	test test-format test-lint test-lint-quick test-unit test-database test-blackbox test-demo \
 	package test-docker test-versions test-all
 
 help: ## Show this list
@@ -37,8 +37,11 @@ test: ## All tests on this machine
 test-format: ## Formatting
 	@scripts/test/format
 
-test-lint: ## clippy, shellcheck and linters of workflows; warnings are errors
+test-lint: ## clippy and all other linters; warnings are errors
 	@scripts/test/lint
+
+test-lint-quick: ## The linters that compile nothing, as at each commit
+	@scripts/test/lint-quick
 
 test-unit: ## Unit and property tests, without a server; T=name for some
 	@scripts/test/unit "$(T)"
@@ -48,6 +51,9 @@ test-database: ## Tests inside a Postgres backend; T=name for some
 
 test-blackbox: ## Tests from outside: Postgres, LocalStack, an SQS that misbehaves; T=name for some
 	@scripts/test/blackbox "$(T)"
+
+test-demo: ## The demo, from its start to its end
+	@scripts/test/demo
 
 bench: setup ## Throughput and CPU against other ways to do it; N=, LATENCIES=, REPEATS=, LEDGER=, ONLY=
 	@benches/run

@@ -6,7 +6,18 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
-export PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+# The major version of Postgres that this release of Debian has.
+default_major() {
+    local ID VERSION_ID
+    # shellcheck source=/dev/null
+    source /etc/os-release
+    case ${ID:-}-${VERSION_ID:-} in
+    debian-13) echo 17 ;;
+    *) echo 15 ;;
+    esac
+}
+
+export PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/$(default_major)/bin/pg_config}
 export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1
 
 # A line for each argument.
@@ -48,10 +59,23 @@ pg_major() {
     "$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/'
 }
 
-# The features of the extension's crate for the server of PG_CONFIG. The same
-# in every call, since cargo keeps only one build of the library.
+without_colors() {
+    sed --unbuffered 's/\x1b\[[0-9;]*m//g'
+}
+
+# cargo-pgrx prints colors into pipes and files too, and has no option against it.
+cargo_pgrx() {
+    if [[ -t 1 && -t 2 ]]; then
+        cargo pgrx "$@"
+    else
+        { { cargo pgrx "$@" | without_colors >&3; } 2>&1 | without_colors >&2; } 3>&1
+    fi
+}
+
+# The features of the extension's crate for the server of PG_CONFIG, in builds
+# for tests, which share what they compile: crates/workspace-hack says how.
 pg_features() {
-    echo --no-default-features --features "pg$(pg_major)"
+    echo --no-default-features --features "pg$(pg_major),unified"
 }
 
 # pgrx takes the headers from the server that its own configuration names for

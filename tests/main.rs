@@ -10,6 +10,7 @@ mod any_user_logins;
 mod clear_errors;
 mod copies;
 mod delete_after_commit;
+mod documentation;
 mod drain;
 mod durability;
 mod fifo;

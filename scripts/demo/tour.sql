@@ -2,7 +2,30 @@
 \setenv QUEUE :queue
 \setenv SENT :folder/sent
 
+\set ECHO none
+CREATE PROCEDURE pg_temp.wait_until(condition text) LANGUAGE plpgsql AS $$
+DECLARE
+  deadline timestamptz := clock_timestamp() + interval '2 minutes';
+  holds boolean;
+BEGIN
+  LOOP
+    EXECUTE 'SELECT ' || condition INTO holds;
+    EXIT WHEN holds;
+    IF clock_timestamp() > deadline THEN
+      RAISE EXCEPTION 'still not true after 2 minutes: %', condition;
+    END IF;
+    PERFORM pg_sleep(0.05);
+  END LOOP;
+END $$;
+\set ECHO queries
+
 CREATE EXTENSION user_logins_sqs;
+
+\echo
+\echo '-- What is rolled back is back in the queue at once.'
+BEGIN;
+SELECT sqs_ingest(:'queue', 5);
+ROLLBACK;
 
 \echo
 \echo '-- Up to 2,000 messages: receive, mask, insert, commit, delete.'
@@ -31,15 +54,20 @@ SELECT count(*) FROM user_logins;
 
 \echo '-- By itself: a subscription, and a background worker ingests whatever is sent from now on.'
 SELECT sqs_subscribe(:'queue');
-\! scripts/demo/queue "$QUEUE" send 2 >"$SENT" &
+\set ECHO none
+CALL pg_temp.wait_until('EXISTS (SELECT FROM sqs_stat WHERE state IS NOT NULL)');
+\set ECHO queries
 
 \echo '-- Another 1,001 messages are being sent; the statistics move.'
+\! scripts/demo/queue "$QUEUE" send 2 >"$SENT" &
 \set look 'SELECT received, inserted, duplicates, rejected, deleted, lag_p50, workers, state FROM sqs_stat;'
 :look
 \! sleep 1
 :look
 \! sleep 1
 :look
-\! scripts/demo/queue "$QUEUE" count 2
+\set ECHO none
+CALL pg_temp.wait_until('(SELECT deleted >= 2000 FROM sqs_stat)');
+\set ECHO queries
 :look
 SELECT count(*) FROM user_logins;

@@ -11,6 +11,7 @@
 //! - [`exporter`]: what Prometheus gets to see of a server
 //! - [`gate`]: a way to a server that can be cut
 //! - [`logins`]: the messages to send
+//! - [`document`]: what a document tells its readers to run
 //! - [`wait`]: conditions that must come true, or stay true, within a bound
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +22,7 @@
 
 pub mod cluster;
 pub mod database;
+pub mod document;
 pub mod exporter;
 pub mod gate;
 pub mod localstack;

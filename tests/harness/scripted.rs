@@ -125,9 +125,15 @@ impl ScriptedSqs {
 
     /// A new queue here.
     pub fn queue(&self) -> Queue {
-        let name = run::unique_name("logins");
-        self.state().stores.insert(name.clone(), Store::default());
-        Queue::existing(&self.endpoint, &name)
+        self.queue_named(&run::unique_name("logins"))
+    }
+
+    /// A new queue here, of this name.
+    pub fn queue_named(&self, name: &str) -> Queue {
+        self.state()
+            .stores
+            .insert(name.to_owned(), Store::default());
+        Queue::existing(&self.endpoint, name)
     }
 
     /// A new queue here whose name says that it is FIFO; it serves as a standard one.
