@@ -180,7 +180,8 @@ impl OwnTable {
             && relation::is_function_of(trigger.function, EXTENSION)
     }
 
-    fn with_partitions(&self) -> Vec<Oid> {
+    /// The table and all of its partitions.
+    pub fn with_partitions(&self) -> Vec<Oid> {
         let mut all = vec![self.oid];
         let mut next = 0;
         while let Some(&relation) = all.get(next) {

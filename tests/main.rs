@@ -7,6 +7,7 @@
 )]
 
 mod any_user_logins;
+mod check;
 mod clear_errors;
 mod copies;
 mod delete_after_commit;

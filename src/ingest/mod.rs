@@ -23,6 +23,6 @@ pub use message::Taken;
 pub use pruning::{prune, prune_daily};
 pub use receipts::AtAbort;
 pub use ring::Counting;
-pub use source::Source;
+pub use source::{Source, allowed_queue};
 pub use target::Target;
 pub use writer::{Memory, Tally, Writer};

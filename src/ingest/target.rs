@@ -1,5 +1,7 @@
 //! Where rows go: `user_logins` and our own tables, found and checked before anything is received.
 
+use std::ffi::CStr;
+
 use pgrx::pg_sys::{self, Oid};
 
 use super::statements::Statements;
@@ -30,7 +32,15 @@ impl Target {
     /// Whatever would make a later INSERT fail for every row alike. A read-only transaction or a standby is an error
     /// of Postgres' own.
     pub fn check() -> Result<Target, Failure> {
-        refuse_read_only();
+        Target::check_for(c"sqs_ingest()")
+    }
+
+    /// The same for a call of another name.
+    ///
+    /// # Errors
+    /// As [`check`](Target::check).
+    pub fn check_for(call: &CStr) -> Result<Target, Failure> {
+        refuse_read_only(call);
         check_encoding()?;
         let schema = relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?;
         let ledger = OwnTable::find_in(schema, LEDGER)?;
@@ -111,11 +121,11 @@ fn foreign_servers(relation: Oid) -> Vec<Option<Oid>> {
     servers
 }
 
-fn refuse_read_only() {
-    // SAFETY: raise an error or do nothing.
+fn refuse_read_only(call: &CStr) {
+    // SAFETY: read a nul-terminated name, and raise an error or do nothing.
     unsafe {
-        pg_sys::PreventCommandDuringRecovery(c"sqs_ingest()".as_ptr());
-        pg_sys::PreventCommandIfReadOnly(c"sqs_ingest()".as_ptr());
+        pg_sys::PreventCommandDuringRecovery(call.as_ptr());
+        pg_sys::PreventCommandIfReadOnly(call.as_ptr());
     }
 }
 
@@ -128,8 +138,12 @@ pub fn check_current() -> Result<(), Failure> {
     check_user_logins(relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?)
 }
 
-/// The text of a message is UTF-8, and goes into rows as it is. Most other encodings could not hold all of it.
-fn check_encoding() -> Result<(), Failure> {
+/// Checks that text here is UTF-8: that of a message is, and goes into rows as it is. Most other encodings could not hold all
+/// of it.
+///
+/// # Errors
+/// [`Failure::NotUtf8`].
+pub fn check_encoding() -> Result<(), Failure> {
     if database::is_utf8() {
         return Ok(());
     }
