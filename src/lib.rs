@@ -42,6 +42,7 @@ mod sqs_check_user_logins;
 mod sqs_drain;
 mod sqs_ingest;
 mod sqs_masks;
+mod sqs_peek;
 mod sqs_progress;
 mod sqs_prune;
 mod sqs_stat;

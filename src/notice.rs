@@ -4,7 +4,7 @@ use pgrx::PgLogLevel;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
-use crate::ingest::Tally;
+use crate::ingest::{Peeked, Tally};
 
 /// One NOTICE if messages made no row, none otherwise.
 pub fn skipped(tally: &Tally) {
@@ -33,4 +33,23 @@ pub fn skipped(tally: &Tally) {
         notice = notice.set_hint("See sqs_rejected.");
     }
     notice.report(PgLogLevel::NOTICE);
+}
+
+/// One NOTICE that looking has left its trace on the messages, none where there were none.
+pub fn peeked(peeked: &[Peeked]) {
+    if peeked.is_empty() {
+        return;
+    }
+    let messages = if peeked.len() == 1 {
+        "message"
+    } else {
+        "messages"
+    };
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        format!("received {} {messages} and gave them back", peeked.len()),
+        "user_logins_sqs",
+    )
+    .set_detail("The receive count of each has risen by one, which the redrive policy of the queue goes by.")
+    .report(PgLogLevel::NOTICE);
 }

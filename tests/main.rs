@@ -24,6 +24,7 @@ mod never_a_second_row;
 mod no_raw_pii;
 mod nothing_received_in_vain;
 mod one_bad_message;
+mod peek;
 mod pg_cron;
 mod prompt_cancel;
 mod rights;

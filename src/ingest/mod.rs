@@ -7,6 +7,7 @@ mod groups;
 mod intake;
 mod ledger;
 mod message;
+mod peek;
 mod pruning;
 mod receipts;
 mod rejection;
@@ -20,6 +21,7 @@ mod writer;
 
 pub use intake::Intake;
 pub use message::Taken;
+pub use peek::{Peeked, peek};
 pub use pruning::{prune, prune_daily};
 pub use receipts::AtAbort;
 pub use ring::Counting;
