@@ -24,6 +24,8 @@ pub const EXTENSION: &CStr = c"user_logins_sqs";
 pub const LEDGER: &CStr = c"sqs_ledger";
 /// The messages that cannot become rows.
 pub const REJECTED: &CStr = c"sqs_rejected";
+/// The queues that feed the ledger.
+pub const QUEUE: &CStr = c"sqs_queue";
 /// The queues that background workers ingest from.
 pub const SUBSCRIPTION: &CStr = c"sqs_subscription";
 

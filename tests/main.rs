@@ -18,6 +18,7 @@ mod foreign_tables;
 mod install_and_dump;
 mod large_transactions;
 mod launcher;
+mod ledger_retention;
 mod masks;
 mod monitoring;
 mod never_a_second_row;

@@ -9,7 +9,8 @@ use pgrx::spi::SpiResult;
 
 use super::{Finding, text};
 use crate::errors::Failure;
-use crate::own_tables::{LEDGER, OwnTable, REJECTED, SUBSCRIPTION};
+use crate::ingest;
+use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED, SUBSCRIPTION};
 use crate::pg::{clock, setting};
 use crate::settings;
 
@@ -18,7 +19,7 @@ const PRUNED_WITHIN: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// Whether nothing runs when the extension's tables are written but what belongs to them.
 pub fn own_tables() -> Finding {
-    for name in [LEDGER, REJECTED, SUBSCRIPTION] {
+    for name in [LEDGER, REJECTED, QUEUE, SUBSCRIPTION] {
         if let Err(failure) = OwnTable::find(name).and_then(|table| table.check()) {
             return failure.into();
         }
@@ -50,7 +51,7 @@ pub fn size() -> Finding {
 /// Whether what the ledger need not remember is removed.
 pub fn pruning() -> Finding {
     found(OwnTable::find(LEDGER), |ledger| {
-        let retention = settings::ledger_retention();
+        let retention = ingest::retention(settings::ledger_retention());
         let Some(age) = oldest(ledger)? else {
             return Ok(Finding::ok("there is nothing to prune"));
         };

@@ -38,6 +38,11 @@ impl Key {
         // A timestamptz holds fewer than 2^31 days.
         time.div_euclid(MICROSECONDS_A_DAY) as i32
     }
+
+    /// When a UTC day begins, in microseconds since 2000-01-01.
+    pub fn start_of_day(day: i32) -> i64 {
+        i64::from(day) * MICROSECONDS_A_DAY
+    }
 }
 
 /// How long to wait for another session that has entered the same message and not committed.

@@ -59,25 +59,21 @@ impl Ring {
             .collect()
     }
 
-    /// Truncates the leaves of `ledger` whose youngest entry was sent longer than `retention` ago. A leaf that somebody
-    /// else has locked is left for the next time. Returns how many entries those had, if it is to count them, which
+    /// Truncates the leaves of `ledger` whose youngest entry was sent longer than `retention` ago, which is asked once more when
+    /// a leaf is locked: it may be fed by another queue by then. A leaf that somebody else has locked is left for the next time. Returns how many entries those had, if it is to count them, which
     /// takes longer than truncating.
     pub fn truncate_expired(
         &self,
         ledger: &OwnTable,
-        retention: Duration,
+        retention: impl Fn() -> Duration,
         counting: Counting,
     ) -> i64 {
-        let oldest_kept = clock::now().saturating_sub(microseconds(retention));
+        let oldest_kept = || clock::now().saturating_sub(microseconds(retention()));
+        let last_day_kept = Key::day_of(oldest_kept());
         let tomorrow = Key::day_of(clock::now()) + 1;
-        let expired = (0..LEAVES).filter(|&place| {
-            let last_day = last_day_of(place, tomorrow);
-            last_day < Key::day_of(oldest_kept) && relation::blocks(self.0[place]) > 0
-        });
-        expired
-            .map(|place| {
-                truncate_if_expired(&ledger.partition(self.0[place]), oldest_kept, counting)
-            })
+        (0..LEAVES)
+            .filter(|&place| last_day_of(place, tomorrow) < last_day_kept)
+            .map(|place| truncate_if_expired(ledger, self.0[place], &oldest_kept, counting))
             .sum()
     }
 }
@@ -97,9 +93,19 @@ fn last_day_of(place: usize, latest: i32) -> i32 {
     latest - since as i32
 }
 
-fn truncate_if_expired(leaf: &OwnTable, oldest_kept: i64, counting: Counting) -> i64 {
+/// Even to look at a leaf has to wait for whoever is truncating it, in a transaction that may stay open for long.
+fn truncate_if_expired(
+    ledger: &OwnTable,
+    leaf: Oid,
+    oldest_kept: &impl Fn() -> i64,
+    counting: Counting,
+) -> i64 {
     let truncated = attempt(|| {
         with_lock_timeout(TRUNCATE_WITHIN, || {
+            if relation::blocks(leaf) == 0 {
+                return 0;
+            }
+            let leaf = ledger.partition(leaf);
             leaf.write(|| {
                 truncate_older_than(leaf.name(), oldest_kept, counting)
                     .unwrap_or_else(|error| pgrx::error!("{error}"))
@@ -113,12 +119,16 @@ fn truncate_if_expired(leaf: &OwnTable, oldest_kept: i64, counting: Counting) ->
     }
 }
 
-fn truncate_older_than(name: &str, oldest_kept: i64, counting: Counting) -> SpiResult<i64> {
+fn truncate_older_than(
+    name: &str,
+    oldest_kept: &impl Fn() -> i64,
+    counting: Counting,
+) -> SpiResult<i64> {
     let is_expired = || -> SpiResult<bool> {
         // Read from the right end of the primary key.
         let youngest: Option<TimestampWithTimeZone> =
             Spi::get_one(&format!("SELECT pg_catalog.max(sent_at) FROM {name}"))?;
-        Ok(youngest.is_none_or(|youngest| i64::from(youngest) < oldest_kept))
+        Ok(youngest.is_none_or(|youngest| i64::from(youngest) < oldest_kept()))
     };
     if !is_expired()? {
         return Ok(0);

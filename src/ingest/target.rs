@@ -6,7 +6,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use super::statements::Statements;
 use crate::errors::Failure;
-use crate::own_tables::{EXTENSION, LEDGER, OwnTable, REJECTED};
+use crate::own_tables::{EXTENSION, LEDGER, OwnTable, QUEUE, REJECTED};
 use crate::pg::identity::current_role;
 use crate::pg::relation::{self, Column};
 use crate::pg::{database, policy};
@@ -21,6 +21,8 @@ pub struct Target {
     pub ledger: OwnTable,
     /// The messages that cannot become rows.
     pub rejected: OwnTable,
+    /// The queues that feed the ledger.
+    pub queues: OwnTable,
     /// How many rows a statement is to write.
     pub chunk: usize,
 }
@@ -45,13 +47,16 @@ impl Target {
         let schema = relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?;
         let ledger = OwnTable::find_in(schema, LEDGER)?;
         let rejected = OwnTable::find_in(schema, REJECTED)?;
+        let queues = OwnTable::find_in(schema, QUEUE)?;
         check_user_logins(schema)?;
         ledger.check()?;
         rejected.check()?;
+        queues.check()?;
         let target = Target {
             user_logins: relation::qualified_name(schema, c"user_logins"),
             ledger,
             rejected,
+            queues,
             chunk: chunk_of(relation::find(schema, c"user_logins").map_or(0, relation::shards)),
         };
         target.check_servers(schema)?;

@@ -71,6 +71,12 @@ pub fn nest_level() -> i32 {
     unsafe { pg_sys::GetCurrentTransactionNestLevel() }
 }
 
+/// Whether the current transaction is a block, which goes on after this statement for as long as its user likes.
+pub fn is_block() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::IsTransactionBlock() }
+}
+
 /// Makes the current transaction's commit wait for its WAL, whatever `synchronous_commit` says: for a
 /// transaction with an effect outside of the database.
 pub fn force_synchronous_commit() {
