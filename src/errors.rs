@@ -351,6 +351,11 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
             "no AWS credentials found".to_owned(),
             "Give the server's operating-system user credentials: an instance or task role, a profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in its environment.",
         ),
+        ErrorKind::CredentialsFailed => (
+            ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+            "could not get AWS credentials".to_owned(),
+            "Check the source that the server's environment or profile names, and that this server can reach it.",
+        ),
         ErrorKind::BadCredentials => (
             ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             format!("\"{host}\" did not accept the AWS credentials"),

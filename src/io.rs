@@ -1,12 +1,13 @@
 //! The I/O thread of this backend: born when the first message is wanted, ended with the process.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use queue::{Hidden, Io, Receipt};
+use queue::{Hidden, Io, Receipt, Setup};
 
 use crate::errors::Failure;
-use crate::pg::{exit, temporary_file};
+use crate::pg::{exit, open_files, temporary_file};
+use crate::settings;
 
 /// How long a process that ends waits for deletes and releases under way.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -14,8 +15,23 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long it does so where the postmaster has died: as long as it lives, no new server can be started.
 const LAST_WORDS_OF_AN_ORPHAN: Duration = Duration::from_millis(200);
 
+/// The I/O thread's open files beside connections: its poller, what wakes it and the backend, name look-ups, files of
+/// receipt handles.
+const OTHER_FILES: usize = 8;
+
+/// With fewer connections nothing could be deleted while polls wait.
+const FEWEST_CONNECTIONS: usize = 4;
+
+/// Connections beside those of polls, for deletes and visibility timeouts.
+const CONNECTIONS_THAT_SETTLE: usize = 64;
+
+/// More are not asked for: other extensions need some of what Postgres lets all of them have.
+const MOST_CONNECTIONS: usize = 256;
+
 thread_local! {
     static IO: RefCell<Option<Io>> = const { RefCell::new(None) };
+    /// Connections that Postgres counts.
+    static CONNECTIONS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Does `work` with the I/O thread, which is started if it is not there yet.
@@ -30,11 +46,36 @@ pub fn with<R>(work: impl FnOnce(&Io) -> R) -> Result<R, Failure> {
             Some(io) => io,
             None => {
                 exit::at_exit(end);
-                io.insert(Io::start_with_files(temporary_file::open).map_err(Failure::NoIoThread)?)
+                io.insert(start().map_err(Failure::NoIoThread)?)
             }
         };
+        allow_connections(io);
         Ok(work(io))
     })
+}
+
+fn start() -> std::io::Result<Io> {
+    let io = Io::start_with(Setup {
+        connections: FEWEST_CONNECTIONS,
+        open_file: Some(Box::new(temporary_file::open)),
+    })?;
+    open_files::reserve(OTHER_FILES + FEWEST_CONNECTIONS);
+    CONNECTIONS.set(FEWEST_CONNECTIONS);
+    Ok(io)
+}
+
+/// Lets the I/O thread have as many connections as it has use for and Postgres agrees to.
+fn allow_connections(io: &Io) {
+    let wanted = settings::receive_concurrency() + CONNECTIONS_THAT_SETTLE;
+    let more = wanted
+        .min(MOST_CONNECTIONS)
+        .saturating_sub(CONNECTIONS.get());
+    let granted = open_files::acquire(more);
+    if granted > 0 {
+        let connections = CONNECTIONS.get() + granted;
+        CONNECTIONS.set(connections);
+        io.allow_connections(connections);
+    }
 }
 
 /// Does `work` with the I/O thread if there is one. Never fails, so it is safe in transaction callbacks.

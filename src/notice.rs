@@ -4,6 +4,7 @@ use pgrx::PgLogLevel;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
+use crate::errors::Failure;
 use crate::ingest::{Peeked, Tally};
 
 /// One NOTICE if messages made no row, none otherwise.
@@ -52,4 +53,20 @@ pub fn peeked(peeked: &[Peeked]) {
     )
     .set_detail("The receive count of each has risen by one, which the redrive policy of the queue goes by.")
     .report(PgLogLevel::NOTICE);
+}
+
+/// A WARNING that SQS failed, and that the call makes do with what it had received by then.
+pub fn stopped_early(failure: Failure) {
+    let error = ErrorReport::from(failure);
+    let mut warning = ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        format!("stopped receiving early: {}", error.message()),
+        "user_logins_sqs",
+    );
+    if let Some(detail) = error.detail() {
+        warning = warning.set_detail(detail);
+    }
+    warning
+        .set_hint("Call again for the rest.")
+        .report(PgLogLevel::WARNING);
 }

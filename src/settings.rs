@@ -201,7 +201,8 @@ fn receiving() {
     GucRegistry::define_int_guc(
         c"user_logins_sqs.visibility_timeout",
         c"How long a received message is hidden from others before it comes back, if this server dies.",
-        c"While the transaction is open it is extended, so it need not be as long as the transaction.",
+        c"While the transaction is open it is extended, so it need not be as long as the transaction. \
+          What comes to a quiet queue is hidden for 3 s at first.",
         &VISIBILITY_TIMEOUT,
         1,
         43_200,

@@ -6,7 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, Intake, Source, Target, Writer, prune_daily};
+use crate::ingest::{AtAbort, Intake, Source, Tally, Target, Writer, prune_daily};
 use crate::notice;
 use crate::settings;
 use crate::stat::Progress;
@@ -74,12 +74,23 @@ impl Call {
             self.source.until_empty(Some(self.limit), self.wait),
         )?;
         while !intake.ended() {
-            intake
-                .fill(target.chunk, None)
-                .map_err(|error| self.source.failure(error))?;
-            let taken = intake.take(target.chunk);
-            writer.write(taken.messages())?;
-            taken.decided();
+            let failed = intake.fill(target.chunk, None).err();
+            let has_some = !intake.is_empty() || received(writer.tally()) > 0;
+            if let Some(error) = &failed
+                && !(error.is_transient() && has_some)
+            {
+                return Err(self.source.failure(error.clone()));
+            }
+            while !intake.is_empty() {
+                let taken = intake.take(target.chunk);
+                writer.write(taken.messages())?;
+                taken.decided();
+            }
+            // What was received is worth more than an error that passes: the rest is there for the next call.
+            if let Some(error) = failed {
+                notice::stopped_early(self.source.failure(error));
+                break;
+            }
         }
         if intake.is_queue_empty() {
             writer.queue_is_empty();
@@ -90,4 +101,9 @@ impl Call {
         // Fewer than `n` of an i32.
         Ok(tally.inserted as i64)
     }
+}
+
+/// Messages that a call has dealt with.
+fn received(tally: Tally) -> u64 {
+    tally.inserted + tally.duplicates + tally.rejected + tally.held_back + tally.left_to_others
 }

@@ -484,6 +484,38 @@ fn an_error_after_some_messages_releases_them() {
     assert_eq!(session.logins(), 0);
 }
 
+/// The error of a whole server that passes, after some messages: they are worth keeping.
+#[test]
+fn an_outage_after_some_messages_keeps_them() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(200));
+    server.script(|call| match (call.action.as_str(), call.earlier) {
+        ("ReceiveMessage", 5..) => Answer::Garbage {
+            status: 503,
+            body: "",
+        },
+        _ => Answer::Serve,
+    });
+    let mut session = database.connect();
+
+    let rows = session.ingest(&queue, 200);
+
+    assert!((10..200).contains(&rows), "{rows}");
+    assert_eq!(session.logins(), rows);
+    let notices = session.take_notices();
+    assert_eq!(notices.len(), 1);
+    assert_eq!(notices[0].severity(), "WARNING");
+    assert!(
+        notices[0]
+            .message()
+            .starts_with("stopped receiving early: "),
+        "{}",
+        notices[0].message()
+    );
+}
+
 #[test]
 fn what_passes_is_not_even_mentioned() {
     let database = Database::shared();

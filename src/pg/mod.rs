@@ -12,6 +12,7 @@ pub mod error;
 pub mod exit;
 pub mod identity;
 pub mod latch;
+pub mod open_files;
 pub mod policy;
 pub mod procedure;
 pub mod random;

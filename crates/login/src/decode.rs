@@ -178,6 +178,29 @@ mod tests {
         assert_ne!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
     }
 
+    /// The canonical text of an address is the standard library's, so a new one could change what is masked.
+    #[test]
+    fn masks_of_rare_spellings_of_addresses_stay_as_they_are() {
+        let spellings = [
+            ("::192.0.2.1", "::c000:201"),
+            ("::C000:0201", "::c000:201"),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
+            ("::FFFF:C000:0201", "::ffff:192.0.2.1"),
+            ("64:ff9b::192.0.2.33", "64:ff9b::c000:221"),
+            ("2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+            ("2001:0db8:0:1:1:1:1:1", "2001:db8:0:1:1:1:1:1"),
+            ("0:0:0:0:0:0:0:0", "::"),
+            ("::0.0.0.1", "::1"),
+            ("fe80::1%eth0", "fe80::1%eth0"),
+            ("[::1]", "[::1]"),
+        ];
+        for (spelling, masked) in spellings {
+            let row = decode(&login_with("ip", json!(spelling))).unwrap();
+            let expected = Masker::plain().mask(masked);
+            assert_eq!(row.masked_ip(), Some(expected.as_str()), "{spelling}");
+        }
+    }
+
     #[test]
     fn of_a_key_that_occurs_twice_the_last_value_counts() {
         let body = login()
@@ -318,7 +341,6 @@ mod tests {
             &good[..good.len() - 1],
             &format!("{good}x"),
             &format!("{good}{good}"),
-            &format!("\u{feff}{good}"),
             &good.replace("u-1", "u\t1"),
             &good.replace("u-1", r"\x"),
             &good.replace('"', "'"),
@@ -328,6 +350,7 @@ mod tests {
             assert_eq!(rejection(body), (Rule::NotJson, None), "{body}");
         }
         assert!(decode(&format!(" \n\t{good}\r\n ")).is_ok());
+        assert!(decode(&format!("\u{feff}{good}")).is_ok());
     }
 
     #[test]
@@ -372,6 +395,10 @@ mod tests {
         assert_eq!(decode(&event(&good)), row);
         assert_eq!(decode(&notification(&event(&good))), row);
         assert_eq!(decode(&event(&notification(&good))), row);
+        let twice = json!(good).to_string();
+        assert_eq!(decode(&twice), row);
+        assert_eq!(decode(&notification(&twice)), row);
+        assert_eq!(decode(&event(&twice)), row);
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Envelopes: what SNS and EventBridge put around a message before it reaches the queue.
+//! Envelopes: what SNS, EventBridge and producers put around a message before it reaches the queue.
 //!
 //! - SNS without raw delivery: `{"Type": "Notification", "Message": "<the message as a string>", ...}`
 //! - EventBridge: `{"detail-type": "...", "source": "...", "detail": {the message}, ...}`
+//! - a producer that encodes its JSON twice: `"<the message as a string>"`
 //!
-//! Neither has a key in common with a login, so an object with any key of a login is a login.
+//! None has a key in common with a login, so an object with any key of a login is a login.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,18 +23,31 @@ pub(crate) enum Content<'a> {
     Enclosed(Cow<'a, str>),
 }
 
-/// Reads `text` once and says what it is.
+/// Reads `text` once and says what it is. A byte order mark before it is skipped.
 pub(crate) fn open(text: &str) -> Result<Content<'_>, Rejection> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     serde_json::from_str::<Document>(text)
         .map_err(|error| not_readable(text, &error))?
         .content()
-        .ok_or(Rejection::of(Rule::NotALogin))
 }
 
 /// Takes only the position from the parser's error: its message may quote the text.
 fn not_readable(text: &str, error: &serde_json::Error) -> Rejection {
+    if is_base64_of_an_object(text) {
+        return Rejection::base64();
+    }
     let well_formed = serde_json::from_str::<IgnoredAny>(text).is_ok();
     Rejection::not_json(error.line(), error.column(), well_formed)
+}
+
+/// Whether `text` is in the alphabet of Base64 and begins as the Base64 of `{` and a quote or white space does.
+fn is_base64_of_an_object(text: &str) -> bool {
+    let text = text.trim_ascii();
+    let is_of_alphabet =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_' | b'=');
+    (text.starts_with("ey") || text.starts_with("ew"))
+        && text.len() >= 8
+        && text.bytes().all(is_of_alphabet)
 }
 
 /// The keys of a JSON object that mean something here. Any other JSON value is an object without them.
@@ -45,24 +59,44 @@ struct Document<'a> {
     event_type: bool,
     event_source: bool,
     event_detail: Option<&'a RawValue>,
+    s3_event: Field<'a>,
+    /// What the text says if it is a string.
+    string: Option<Cow<'a, str>>,
 }
 
 impl<'a> Document<'a> {
-    fn content(self) -> Option<Content<'a>> {
+    fn content(self) -> Result<Content<'a>, Rejection> {
         if !self.login.is_absent() {
-            return Some(Content::Login(self.login));
+            return Ok(Content::Login(self.login));
+        }
+        if let Some(text) = self.string {
+            return Document::enclosed_in_a_string(text);
         }
         match (self.sns_type, self.sns_message) {
             (Field::Text(kind), Field::Text(message)) if kind == "Notification" => {
-                return Some(Content::Enclosed(message));
+                return Ok(Content::Enclosed(message));
             }
             _ => {}
         }
         match self.event_detail {
             Some(detail) if self.event_type && self.event_source => {
-                Some(Content::Enclosed(Cow::Borrowed(detail.get())))
+                Ok(Content::Enclosed(Cow::Borrowed(detail.get())))
             }
-            _ => None,
+            _ if matches!(&self.s3_event, Field::Text(event) if event == "s3:TestEvent") => {
+                Err(Rejection::s3_test_event())
+            }
+            _ => Err(Rejection::of(Rule::NotALogin)),
+        }
+    }
+
+    /// A string with an object in it is an object that was encoded twice.
+    fn enclosed_in_a_string(text: Cow<'a, str>) -> Result<Content<'a>, Rejection> {
+        if text.trim_ascii_start().starts_with('{') {
+            Ok(Content::Enclosed(text))
+        } else if is_base64_of_an_object(&text) {
+            Err(Rejection::base64())
+        } else {
+            Err(Rejection::of(Rule::NotALogin))
         }
     }
 }
@@ -92,6 +126,8 @@ enum Key {
     EventSource,
     #[serde(rename = "detail")]
     EventDetail,
+    #[serde(rename = "Event")]
+    S3Event,
     #[serde(other)]
     Unknown,
 }
@@ -123,6 +159,7 @@ impl<'de> Visitor<'de> for DocumentVisitor {
                 Key::DeviceId => document.login.device_id = map.next_value()?,
                 Key::SnsType => document.sns_type = map.next_value()?,
                 Key::SnsMessage => document.sns_message = map.next_value()?,
+                Key::S3Event => document.s3_event = map.next_value()?,
                 Key::EventDetail => document.event_detail = Some(map.next_value()?),
                 Key::EventType => {
                     map.next_value::<IgnoredAny>()?;
@@ -145,8 +182,18 @@ impl<'de> Visitor<'de> for DocumentVisitor {
         Ok(Document::default())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Document<'de>, E> {
-        Ok(Document::default())
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Document<'de>, E> {
+        Ok(Document {
+            string: Some(Cow::Borrowed(text)),
+            ..Document::default()
+        })
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Document<'de>, E> {
+        Ok(Document {
+            string: Some(Cow::Owned(text.to_owned())),
+            ..Document::default()
+        })
     }
 
     fn visit_unit<E>(self) -> Result<Document<'de>, E> {
@@ -191,6 +238,47 @@ mod tests {
     fn an_event_encloses_its_detail() {
         let text = r#"{"version": "0", "detail-type": "Login", "source": "app", "detail": {"user_id": "u"}}"#;
         assert_eq!(enclosed(text).as_deref(), Some(r#"{"user_id": "u"}"#));
+    }
+
+    #[test]
+    fn a_string_encloses_the_object_that_it_holds() {
+        let text = r#"" {\"user_id\": \"u\"}""#;
+        assert_eq!(enclosed(text).as_deref(), Some(r#" {"user_id": "u"}"#));
+        for other in [r#""""#, r#""user_id""#, r#""[{}]""#] {
+            assert_eq!(
+                open(other).err(),
+                Some(Rejection::of(Rule::NotALogin)),
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        let text = "\u{feff}{\"user_id\": \"u\"}";
+        assert!(matches!(open(text), Ok(Content::Login(_))));
+        assert!(open(&format!("\u{feff}{text}")).is_err());
+    }
+
+    #[test]
+    fn base64_and_the_test_event_of_s3_are_told_by_name() {
+        let encoded = "eyJ1c2VyX2lkIjogInUifQ==";
+        for text in [
+            encoded,
+            &format!("{encoded}\n"),
+            &format!("\"{encoded}\""),
+            "ewogICJhIjogMQp9",
+        ] {
+            let reason = open(text).err().unwrap().to_string();
+            assert_eq!(reason, "not JSON but Base64", "{text}");
+        }
+        for other in ["eyJ", "ey is not", "abcdefgh"] {
+            let reason = open(other).err().unwrap().to_string();
+            assert!(reason.starts_with("not JSON (line"), "{reason}");
+        }
+        let event = r#"{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}"#;
+        let reason = open(event).err().unwrap().to_string();
+        assert_eq!(reason, "not a login but a test event of S3");
     }
 
     #[test]

@@ -86,6 +86,22 @@ impl Rejection {
         }
     }
 
+    /// JSON that its producer encoded once more.
+    pub(crate) const fn base64() -> Rejection {
+        Rejection {
+            remark: Some("not JSON but Base64"),
+            ..Rejection::of(Rule::NotJson)
+        }
+    }
+
+    /// What S3 sends when notifications are set up: the queue gets more than logins.
+    pub(crate) const fn s3_test_event() -> Rejection {
+        Rejection {
+            remark: Some("not a login but a test event of S3"),
+            ..Rejection::of(Rule::NotALogin)
+        }
+    }
+
     /// `well_formed` if only a value stopped the parser: an escape that is no character, a number beyond all bounds.
     pub(crate) const fn not_json(line: usize, column: usize, well_formed: bool) -> Rejection {
         let remark = if well_formed {

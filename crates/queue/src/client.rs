@@ -1,225 +1,461 @@
-//! One call of SQS' JSON protocol: signed, sent, answered or failed, within a time.
+//! The three calls, made by the SDK: each within its time, with the credentials that are there, and with its errors told
+//! in our own words.
 //!
-//! The general SDK spends more on a call than Postgres on ten rows. What is left here is what each call needs:
-//! one body, five headers, one signature, one connection that is used again.
+//! Nothing of the SDK's is formatted with `{:?}`: outputs, messages and errors hold bodies.
 
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
-use hyper::{Method, Request, Response, StatusCode};
-use tokio::time::timeout;
+use aws_sdk_sqs::Client as Sdk;
+use aws_sdk_sqs::config::retry::RetryConfig;
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
+use aws_sdk_sqs::config::{
+    BehaviorVersion, Builder as SdkBuilder, IdentityCache, Region, StalledStreamProtectionConfig,
+};
+use aws_sdk_sqs::error::{BuildError, ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::operation::receive_message::ReceiveMessageOutput;
+use aws_sdk_sqs::types::{
+    BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry,
+    DeleteMessageBatchRequestEntry, Message as SqsMessage, MessageSystemAttributeName,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use tokio::select;
+use tokio::sync::OnceCell;
+use tokio::time::sleep;
 
-use crate::connection::{Connection, Connections, Tls};
-use crate::credentials::{CredentialSource, Keys};
-use crate::endpoint::Endpoint;
-use crate::error::{Error, ErrorKind, says_expired, with_causes};
-use crate::sign::Signer;
+use crate::answer::Exchange;
+use crate::batch::{ENTRY_IDS, Failed, Verdict, verdicts};
+use crate::credentials::CredentialSource;
+use crate::endpoint::{Endpoint, at};
+use crate::error::{Error, ErrorKind};
+use crate::handles::{Handles, HandlesBuilder};
+use crate::headers::FewerHeaders;
+use crate::http::{Http, watched};
+use crate::panics::caught;
+use crate::profile::standard_config;
 
-const JSON: &str = "application/x-amz-json-1.0";
-const X_AMZ_TARGET: HeaderName = HeaderName::from_static("x-amz-target");
-const X_AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
-const X_AMZ_SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
-const PROGRAM: &str = concat!("user_logins_sqs/", env!("CARGO_PKG_VERSION"));
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Ten messages of 1 MiB, each byte of them escaped as `\u00xx`, fit in.
-const LONGEST_ANSWER: usize = 64 << 20;
-
-/// What SQS is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    ReceiveMessage,
-    DeleteMessageBatch,
-    ChangeMessageVisibilityBatch,
+/// One ReceiveMessage call.
+#[derive(Clone, Debug)]
+pub(crate) struct ReceiveRequest {
+    pub queue_url: String,
+    pub is_fifo: bool,
+    /// 1 to 10.
+    pub most: usize,
+    pub wait: Duration,
+    pub visibility: Duration,
+    pub attempt_id: Option<String>,
 }
 
-impl Action {
-    fn target(self) -> &'static str {
-        match self {
-            Action::ReceiveMessage => "AmazonSQS.ReceiveMessage",
-            Action::DeleteMessageBatch => "AmazonSQS.DeleteMessageBatch",
-            Action::ChangeMessageVisibilityBatch => "AmazonSQS.ChangeMessageVisibilityBatch",
-        }
-    }
+/// What ReceiveMessage brought: the receipt handles in one buffer, and the messages.
+pub(crate) struct Response<T> {
+    pub handles: Handles,
+    pub messages: Vec<Message<T>>,
+}
+
+/// A message without its receipt handle and body.
+pub(crate) struct Message<T> {
+    pub message_id: Box<str>,
+    pub sent_at: Option<i64>,
+    pub receive_count: u32,
+    pub group: Option<Arc<str>>,
+    /// What `decode` made of the body, unless it panicked.
+    pub content: Option<T>,
 }
 
 /// Calls one endpoint.
 pub(crate) struct Client {
     endpoint: Endpoint,
-    host: HeaderValue,
-    connections: Connections,
+    http: Rc<Http>,
+    /// Made with the first call: the configuration is read from files.
+    sdk: OnceCell<Connected>,
+}
+
+/// The SDK's client, and where it gets its credentials from.
+struct Connected {
+    sdk: Sdk,
     credentials: CredentialSource,
-    signer: Signer,
 }
 
 impl Client {
-    pub(crate) fn of(endpoint: &Endpoint, tls: Rc<Tls>) -> Result<Client, Error> {
-        let authority = endpoint.origin.authority();
-        let host = HeaderValue::from_str(authority)
-            .map_err(|error| Error::new(ErrorKind::Internal, with_causes(&error)))?;
-        Ok(Client {
-            host,
-            signer: Signer::new(authority, &endpoint.region),
-            connections: Connections::to(endpoint.origin.clone(), tls),
-            credentials: CredentialSource::of(endpoint),
+    pub(crate) fn new(endpoint: &Endpoint, http: Rc<Http>) -> Client {
+        Client {
             endpoint: endpoint.clone(),
-        })
+            http,
+            sdk: OnceCell::new(),
+        }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Sends `body` and returns the body of the answer, if that has status 200, within `limit`.
-    ///
-    /// Tried again here are only what no server has seen (a connection that turned out to be closed) and what
-    /// was refused because the credentials had expired.
-    ///
-    /// What is rare is boxed: dozens of calls are in flight, and each would have room for it.
-    pub(crate) async fn call(
+    /// Receives. The answer has to begin within `limit`; then it may take its time as long as it does not stall. Each body
+    /// goes to `decode` and nowhere else.
+    pub(crate) async fn receive<T>(
         &self,
-        action: Action,
-        body: Vec<u8>,
+        request: &ReceiveRequest,
         limit: Duration,
-    ) -> Result<Bytes, Error> {
-        let body = Bytes::from(body);
-        match timeout(limit, self.call_with_good_keys(action, body)).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::new(
-                ErrorKind::TimedOut,
-                format!(
-                    "no answer from {} within {:.1} s",
-                    self.endpoint.origin.as_str(),
-                    limit.as_secs_f64()
-                ),
-            )),
-        }
-    }
-
-    async fn call_with_good_keys(&self, action: Action, body: Bytes) -> Result<Bytes, Error> {
-        let keys = self.credentials.keys().await?;
-        let result = self.exchange(action, &keys, body.clone()).await;
-        match &result {
-            Err(error) if error.kind == ErrorKind::BadCredentials => {
-                self.credentials.forget(&keys);
-                if !says_expired(error) {
-                    return result;
+        decode: impl FnMut(&str) -> T,
+    ) -> Result<Response<T>, Error> {
+        let (output, _exchange) = self
+            .call(limit, |sdk| {
+                let call = sdk
+                    .receive_message()
+                    .queue_url(&request.queue_url)
+                    .max_number_of_messages(request.most as i32)
+                    .wait_time_seconds(request.wait.as_secs() as i32)
+                    .visibility_timeout(request.visibility.as_secs() as i32)
+                    .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+                    .message_system_attribute_names(
+                        MessageSystemAttributeName::ApproximateReceiveCount,
+                    )
+                    .set_receive_request_attempt_id(request.attempt_id.clone());
+                if request.is_fifo {
+                    call.message_system_attribute_names(MessageSystemAttributeName::MessageGroupId)
+                        .send()
+                } else {
+                    call.send()
                 }
-                let keys = self.credentials.keys().await?;
-                Box::pin(self.exchange(action, &keys, body)).await
+            })
+            .await?;
+        decoded(output, decode)
+    }
+
+    /// Deletes up to ten messages: a verdict on each, in order.
+    pub(crate) async fn delete(
+        &self,
+        queue_url: &str,
+        handles: &[String],
+        limit: Duration,
+    ) -> Result<Vec<Verdict>, Error> {
+        let entry = |id: &str, handle: &String| {
+            DeleteMessageBatchRequestEntry::builder()
+                .id(id)
+                .receipt_handle(handle)
+                .build()
+        };
+        let (output, _exchange) = self
+            .call(limit, |sdk| {
+                sdk.delete_message_batch()
+                    .queue_url(queue_url)
+                    .set_entries(Some(entries(handles, entry)))
+                    .send()
+            })
+            .await?;
+        let successful = output.successful.iter().map(|entry| entry.id.as_str());
+        Ok(verdicts(
+            handles.len(),
+            successful,
+            output.failed.iter().map(failed),
+        ))
+    }
+
+    /// Hides up to ten messages for so many seconds from now: a verdict on each, in order.
+    pub(crate) async fn change_visibility(
+        &self,
+        queue_url: &str,
+        handles: &[String],
+        seconds: u64,
+        limit: Duration,
+    ) -> Result<Vec<Verdict>, Error> {
+        let entry = |id: &str, handle: &String| {
+            ChangeMessageVisibilityBatchRequestEntry::builder()
+                .id(id)
+                .receipt_handle(handle)
+                .visibility_timeout(seconds as i32)
+                .build()
+        };
+        let (output, _exchange) = self
+            .call(limit, |sdk| {
+                sdk.change_message_visibility_batch()
+                    .queue_url(queue_url)
+                    .set_entries(Some(entries(handles, entry)))
+                    .send()
+            })
+            .await?;
+        let successful = output.successful.iter().map(|entry| entry.id.as_str());
+        Ok(verdicts(
+            handles.len(),
+            successful,
+            output.failed.iter().map(failed),
+        ))
+    }
+
+    /// Makes a call, and makes it again once where the first answer has cured what was wrong with it. While the
+    /// exchange lives, the answer counts as being read.
+    async fn call<O, E, F>(
+        &self,
+        limit: Duration,
+        send: impl Fn(&Sdk) -> F,
+    ) -> Result<(O, Arc<Exchange>), Error>
+    where
+        E: ProvideErrorMetadata,
+        F: Future<Output = Result<O, SdkError<E, HttpResponse>>>,
+    {
+        let connected = self
+            .sdk
+            .get_or_try_init(|| Box::pin(self.connect()))
+            .await?;
+        let mut is_first = true;
+        loop {
+            let generation = connected.credentials.ready().await?;
+            let exchange = Exchange::new(self.http.budget.clone());
+            // The SDK's futures are large, and dozens of them wait for answers. It is made where it stays.
+            let answer = Box::pin(watched(exchange.clone(), async {
+                send(&connected.sdk).await
+            }));
+            let error = match self.within(limit, &exchange, answer).await {
+                Ok(output) => return Ok((output, exchange)),
+                Err(error) => error,
+            };
+            if error.kind == ErrorKind::BadCredentials {
+                connected.credentials.reject(generation);
             }
-            _ => result,
+            if !(is_first && error.is_cured()) {
+                return Err(error);
+            }
+            is_first = false;
         }
     }
 
-    async fn exchange(&self, action: Action, keys: &Rc<Keys>, body: Bytes) -> Result<Bytes, Error> {
-        let mut request = self.request(action, keys, body)?;
-        while let Some(mut connection) = self.connections.idle() {
-            if connection.ready().await.is_err() {
-                continue;
-            }
-            match connection.try_send_request(request).await {
-                Ok(response) => return self.answer(connection, response).await,
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => return Err(self.broken(&error.into_error())),
+    /// Waits for an answer: for its head until `limit`, then for as long as it does not stall.
+    async fn within<O, E, F>(
+        &self,
+        limit: Duration,
+        exchange: &Exchange,
+        mut answer: Pin<Box<F>>,
+    ) -> Result<O, Error>
+    where
+        E: ProvideErrorMetadata,
+        F: Future<Output = Result<O, SdkError<E, HttpResponse>>>,
+    {
+        let mut time_is_up = pin!(sleep(limit));
+        loop {
+            select! {
+                biased;
+                result = &mut answer => {
+                    return result.map_err(|error| Error::of_sdk(&error, exchange, self.endpoint.origin.as_str()));
+                }
+                () = &mut time_is_up => match exchange.stalls_at() {
+                    Some(stalls_at) if stalls_at > Instant::now() => time_is_up.as_mut().reset(stalls_at.into()),
+                    stalled => return Err(self.timed_out(limit, stalled.is_some())),
                 },
             }
         }
-        let mut connection = Box::pin(self.connections.open()).await?;
-        match connection.send_request(request).await {
-            Ok(response) => self.answer(connection, response).await,
-            Err(error) => Err(self.broken(&error)),
-        }
     }
 
-    fn request(
-        &self,
-        action: Action,
-        keys: &Rc<Keys>,
-        body: Bytes,
-    ) -> Result<Request<Full<Bytes>>, Error> {
-        let signature = self
-            .signer
-            .sign(keys, SystemTime::now(), JSON, action.target(), &body);
-        let date_time = header(signature.date_time)?;
-        let authorization = header(signature.authorization)?;
-
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = Method::POST;
-        let headers = request.headers_mut();
-        headers.reserve(8);
-        headers.insert(HOST, self.host.clone());
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-        headers.insert(X_AMZ_TARGET, HeaderValue::from_static(action.target()));
-        headers.insert(X_AMZ_DATE, date_time);
-        headers.insert(AUTHORIZATION, authorization);
-        headers.insert(USER_AGENT, HeaderValue::from_static(PROGRAM));
-        if let Some(token) = &keys.session_token {
-            headers.insert(X_AMZ_SECURITY_TOKEN, token.clone());
-        }
-        Ok(request)
-    }
-
-    async fn answer(
-        &self,
-        connection: Connection,
-        response: Response<Incoming>,
-    ) -> Result<Bytes, Error> {
-        let (head, body) = response.into_parts();
-        let body = self.read(body).await?;
-        if !connection.is_closed() {
-            self.connections.put_back(connection);
-        }
-        if head.status == StatusCode::OK {
-            Ok(body)
-        } else {
-            Err(Error::of_answer(head.status, &head.headers, &body))
-        }
-    }
-
-    async fn read(&self, mut body: Incoming) -> Result<Bytes, Error> {
-        let expected = body.size_hint().lower().min(LONGEST_ANSWER as u64) as usize;
-        let mut whole = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|error| self.broken(&error))?.into_data() else {
-                continue;
-            };
-            if whole.is_empty() && data.len() >= expected && body.is_end_stream() {
-                return Ok(data);
-            }
-            if whole.len() + data.len() > LONGEST_ANSWER {
-                return Err(Error::not_sqs("an answer longer than SQS can give"));
-            }
-            if whole.is_empty() {
-                whole.reserve(expected.max(data.len()));
-            }
-            whole.extend_from_slice(&data);
-        }
-        Ok(whole.freeze())
-    }
-
-    fn broken(&self, cause: &hyper::Error) -> Error {
+    fn timed_out(&self, limit: Duration, had_begun: bool) -> Error {
         let host = self.endpoint.origin.as_str();
-        if cause.is_parse() {
-            Error::not_sqs(&format!("{host} does not speak HTTP/1.1"))
+        let detail = if had_begun {
+            format!("the answer from {host} stalled")
         } else {
-            Error::new(
-                ErrorKind::Broken,
-                format!("connection to {host} broke: {}", with_causes(cause)),
+            format!("no answer from {host} within {:.1} s", limit.as_secs_f64())
+        };
+        Error::new(ErrorKind::TimedOut, detail)
+    }
+
+    /// Makes the SDK's client.
+    async fn connect(&self) -> Result<Connected, Error> {
+        let region = &self.endpoint.region;
+        let (builder, origin) = if self.endpoint.is_explicit || !self.endpoint.origin.is_aws() {
+            at(SdkBuilder::new(), &self.endpoint.origin)
+        } else {
+            let config = standard_config(self.http.aws()?, region).await;
+            self.endpoint.configured(&config)?
+        };
+        let http = self.http.client_for(&origin)?;
+        let credentials = if origin.is_aws() {
+            CredentialSource::standard(http.clone(), region)
+        } else {
+            CredentialSource::written_down()
+        };
+        let config = builder
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region.clone()))
+            .http_client(http)
+            .credentials_provider(credentials.clone())
+            // The source keeps them.
+            .identity_cache(IdentityCache::no_cache())
+            // Callers know for how long to try, and which attempts belong together.
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .build(),
             )
-        }
+            // Answers are watched here.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .interceptor(FewerHeaders)
+            .build();
+        Ok(Connected {
+            sdk: Sdk::from_conf(config),
+            credentials,
+        })
     }
 }
 
-fn header(value: String) -> Result<HeaderValue, Error> {
-    HeaderValue::from_maybe_shared(Bytes::from(value)).map_err(|_| {
-        Error::new(
-            ErrorKind::BadCredentials,
-            "the access key holds characters that no header may hold",
-        )
+/// The entries of a batch. The SDK asks for an id and a handle, which are there, so none is left out.
+fn entries<T>(
+    handles: &[String],
+    entry: impl Fn(&str, &String) -> Result<T, BuildError>,
+) -> Vec<T> {
+    let entries = ENTRY_IDS.iter().zip(handles);
+    entries
+        .filter_map(|(id, handle)| entry(id, handle).ok())
+        .collect()
+}
+
+fn failed(entry: &BatchResultErrorEntry) -> Failed<'_> {
+    Failed {
+        id: &entry.id,
+        code: &entry.code,
+        is_senders_fault: entry.sender_fault,
+    }
+}
+
+/// Hands each body to `decode`. Nothing is told of an answer that lacks what every message has.
+fn decoded<T>(
+    output: ReceiveMessageOutput,
+    mut decode: impl FnMut(&str) -> T,
+) -> Result<Response<T>, Error> {
+    let received = output.messages.unwrap_or_default();
+    let mut handles = HandlesBuilder::default();
+    let mut messages = Vec::with_capacity(received.len());
+    for message in received {
+        let handle = message
+            .receipt_handle
+            .as_deref()
+            .ok_or_else(|| Error::not_sqs("a message without a receipt handle"))?;
+        handles
+            .push(handle)
+            .ok_or_else(|| Error::not_sqs("too many or too long receipt handles"))?;
+        messages.push(decoded_message(message, &mut decode)?);
+    }
+    Ok(Response {
+        handles: handles.build(),
+        messages,
     })
+}
+
+/// A message without a body is one that says nothing.
+fn decoded_message<T>(
+    message: SqsMessage,
+    decode: &mut impl FnMut(&str) -> T,
+) -> Result<Message<T>, Error> {
+    let attributes = message.attributes.unwrap_or_default();
+    let attribute = |name| attributes.get(&name).map(String::as_str);
+    let body = message.body.unwrap_or_default();
+    Ok(Message {
+        message_id: message
+            .message_id
+            .ok_or_else(|| Error::not_sqs("a message without an id"))?
+            .into(),
+        sent_at: attribute(MessageSystemAttributeName::SentTimestamp)
+            .and_then(|text| text.parse().ok()),
+        receive_count: attribute(MessageSystemAttributeName::ApproximateReceiveCount)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(1),
+        group: attribute(MessageSystemAttributeName::MessageGroupId).map(Arc::from),
+        content: caught(|| decode(&body)).ok(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(number: usize) -> SqsMessage {
+        SqsMessage::builder()
+            .message_id(number.to_string())
+            .receipt_handle(format!("handle {number}"))
+            .body(format!("body {number}"))
+            .build()
+    }
+
+    fn output(messages: Vec<SqsMessage>) -> ReceiveMessageOutput {
+        ReceiveMessageOutput::builder()
+            .set_messages(Some(messages))
+            .build()
+    }
+
+    #[test]
+    fn a_message_is_what_its_attributes_and_decode_say() {
+        let with_attributes = SqsMessage::builder()
+            .message_id("a")
+            .receipt_handle("h/1")
+            .body("é")
+            .attributes(MessageSystemAttributeName::SentTimestamp, "1700000000123")
+            .attributes(MessageSystemAttributeName::ApproximateReceiveCount, "3")
+            .attributes(MessageSystemAttributeName::MessageGroupId, "g")
+            .build();
+        let response = decoded(output(vec![with_attributes, message(2)]), str::to_owned).unwrap();
+        assert_eq!(response.handles.get(0), Some("h/1"));
+        assert_eq!(response.handles.get(1), Some("handle 2"));
+        let [first, second] = &response.messages[..] else {
+            panic!()
+        };
+        assert_eq!(&*first.message_id, "a");
+        assert_eq!(
+            (first.sent_at, first.receive_count),
+            (Some(1_700_000_000_123), 3)
+        );
+        assert_eq!(first.group.as_deref(), Some("g"));
+        assert_eq!(first.content.as_deref(), Some("é"));
+        assert_eq!((second.sent_at, second.receive_count), (None, 1));
+        assert_eq!(second.group, None);
+    }
+
+    #[test]
+    fn an_empty_answer_has_no_messages() {
+        for output in [ReceiveMessageOutput::builder().build(), output(Vec::new())] {
+            assert!(decoded(output, |_| ()).unwrap().messages.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_message_without_a_body_is_one_message() {
+        let bodiless = SqsMessage::builder()
+            .message_id("a")
+            .receipt_handle("h")
+            .build();
+        let response = decoded(output(vec![bodiless, message(2)]), str::to_owned).unwrap();
+        let contents: Vec<_> = response
+            .messages
+            .into_iter()
+            .map(|message| message.content)
+            .collect();
+        assert_eq!(contents, [Some(String::new()), Some("body 2".to_owned())]);
+    }
+
+    #[test]
+    fn what_cannot_be_settled_is_not_an_answer_of_sqs() {
+        let eleven = (0..11).map(message).collect();
+        let no_handle = SqsMessage::builder().message_id("a").body("secret").build();
+        let no_id = SqsMessage::builder()
+            .receipt_handle("h")
+            .body("secret")
+            .build();
+        for messages in [eleven, vec![no_handle], vec![no_id]] {
+            let error = decoded(output(messages), |_| ()).err().unwrap();
+            assert_eq!(error.kind, ErrorKind::NotSqs);
+            assert!(!error.detail.contains("secret"), "{}", error.detail);
+        }
+    }
+
+    #[test]
+    fn a_panic_in_decode_costs_one_content() {
+        let mut calls = 0;
+        let decode = |_: &str| {
+            calls += 1;
+            assert!(calls > 1);
+        };
+        let response = decoded(output(vec![message(1), message(2)]), decode).unwrap();
+        assert_eq!(response.messages[0].content, None);
+        assert_eq!(response.messages[1].content, Some(()));
+    }
 }

@@ -1,229 +1,487 @@
-//! Which keys requests are signed with: found once, kept, fetched anew before they expire.
+//! Which keys requests are signed with: found in the background, before the last ones are over.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::environment::credentials::EnvironmentVariableCredentialsProvider;
-use aws_config::profile::ProfileFileCredentialsProvider;
-use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_types::region::Region;
-use hyper::header::HeaderValue;
-use tokio::sync::Mutex;
-use tokio::time::timeout;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use tokio::sync::Notify;
+use tokio::time::{timeout, timeout_at};
 
-use crate::endpoint::Endpoint;
-use crate::error::{Error, ErrorKind, with_causes};
+use crate::error::{Error, ErrorKind};
+use crate::profile::{access_key_in_profile, standard_config};
 
-/// Fetched anew when they are this close to their end.
+/// Others are looked for when those that are used are this close to their end.
 const REFRESH_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
-/// Not fetched anew more often than this, however short they live.
-const SHORTEST_USE: Duration = Duration::from_secs(30);
-/// Off EC2, the instance metadata service takes seconds to turn out not to be there.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often to look for others while there are some that can be used.
+const REFRESH_PAUSE: Duration = Duration::from_secs(30);
+/// How often to look while there are none.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long a call waits for a source. Off EC2, it takes seconds until the instance metadata service turns out not to be
+/// there.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// How long a source may take. It goes on while calls give up, so that a slow one is of use to the next of them.
+const LONGEST_LOAD: Duration = Duration::from_secs(60);
 
-/// An access key and what belongs to it.
-pub(crate) struct Keys {
-    pub access_key_id: String,
-    pub secret_access_key: String,
-    pub session_token: Option<HeaderValue>,
-    expires: Option<SystemTime>,
-    fetched: Instant,
+/// Looks for credentials.
+trait Load: Send + Sync {
+    fn load(&self) -> Pin<Box<dyn Future<Output = provider::Result> + Send + '_>>;
+
+    /// Nothing was found, or AWS did not take it.
+    fn start_over(&self) {}
 }
 
-impl Keys {
-    fn from(credentials: &Credentials) -> Result<Keys, Error> {
-        let session_token = credentials
-            .session_token()
-            .map(HeaderValue::from_str)
-            .transpose()
-            .map_err(|_| {
-                Error::new(
-                    ErrorKind::BadCredentials,
-                    "the session token holds characters that no header may hold",
-                )
-            })?;
-        Ok(Keys {
-            access_key_id: credentials.access_key_id().to_owned(),
-            secret_access_key: credentials.secret_access_key().to_owned(),
-            session_token,
-            expires: credentials.expiry(),
-            fetched: Instant::now(),
-        })
-    }
+/// Where keys come from, and the last ones. Cheap to clone; clones are one source.
+#[derive(Clone)]
+pub(crate) struct CredentialSource(Arc<Source>);
 
-    /// What servers take that check no signature.
-    fn placeholder() -> Keys {
-        Keys::unlimited("test", "test")
-    }
-
-    pub(crate) fn unlimited(access_key_id: &str, secret_access_key: &str) -> Keys {
-        Keys {
-            access_key_id: access_key_id.to_owned(),
-            secret_access_key: secret_access_key.to_owned(),
-            session_token: None,
-            expires: None,
-            fetched: Instant::now(),
-        }
-    }
-
-    fn last_longer_than(&self, margin: Duration) -> bool {
-        self.expires
-            .is_none_or(|expiry| SystemTime::now() + margin < expiry)
-    }
-
-    fn are_fresh(&self) -> bool {
-        self.last_longer_than(REFRESH_BEFORE_EXPIRY)
-            || (self.last_longer_than(Duration::ZERO) && self.fetched.elapsed() < SHORTEST_USE)
-    }
+struct Source {
+    place: Box<dyn Load>,
+    state: Mutex<State>,
+    loaded: Notify,
 }
 
-/// Where keys come from, and the last ones.
-pub(crate) struct CredentialSource {
-    place: Place,
-    region: String,
-    current: RefCell<Option<Rc<Keys>>>,
-    fetching: Mutex<()>,
+#[derive(Default)]
+struct State {
+    current: Option<Current>,
+    is_loading: bool,
+    last_attempt: Option<Instant>,
+    last_error: Option<Error>,
+    generation: u64,
 }
 
-enum Place {
-    /// The standard chain: environment, profile, web identity, ECS, IMDS.
-    Aws,
-    /// Environment and profile, else placeholders. Nothing on the network is asked.
-    Elsewhere,
+struct Current {
+    credentials: Credentials,
+    /// AWS did not take them.
+    is_rejected: bool,
+}
+
+/// Which credentials a call was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
+
+enum Step {
+    Use(Generation),
+    Fail(Error),
+    Wait,
 }
 
 impl CredentialSource {
-    pub(crate) fn of(endpoint: &Endpoint) -> CredentialSource {
-        CredentialSource {
-            place: if endpoint.origin.is_aws() {
-                Place::Aws
-            } else {
-                Place::Elsewhere
-            },
-            region: endpoint.region.clone(),
-            current: RefCell::new(None),
-            fetching: Mutex::new(()),
-        }
+    /// The standard chain: environment, profile, web identity, ECS, IMDS. `http` calls those that are to be called.
+    pub(crate) fn standard(http: SharedHttpClient, region: &str) -> CredentialSource {
+        CredentialSource::of(StandardChain {
+            http,
+            region: region.to_owned(),
+            provider: Mutex::default(),
+        })
     }
 
-    /// Keys that are good now.
+    /// An access key in environment or profile, else a placeholder, which servers take that check no signature.
+    pub(crate) fn written_down() -> CredentialSource {
+        CredentialSource::of(WrittenDown)
+    }
+
+    fn of(place: impl Load + 'static) -> CredentialSource {
+        CredentialSource(Arc::new(Source {
+            place: Box::new(place),
+            state: Mutex::default(),
+            loaded: Notify::new(),
+        }))
+    }
+
+    /// Waits until there are credentials that can be used.
     ///
     /// # Errors
-    /// None were found, and there are no older ones that are still good.
-    pub(crate) async fn keys(&self) -> Result<Rc<Keys>, Error> {
-        if let Some(keys) = self.fresh() {
-            return Ok(keys);
-        }
-        let _only_one_fetches = self.fetching.lock().await;
-        if let Some(keys) = self.fresh() {
-            return Ok(keys);
-        }
-        match Box::pin(self.fetch()).await {
-            Ok(keys) => {
-                let keys = Rc::new(keys);
-                self.current.replace(Some(keys.clone()));
-                Ok(keys)
+    /// There are none, or their source did not answer in time.
+    pub(crate) async fn ready(&self) -> Result<Generation, Error> {
+        let until = tokio::time::Instant::now() + LONGEST_WAIT;
+        loop {
+            let loaded = self.0.loaded.notified();
+            match self.step() {
+                Step::Use(generation) => return Ok(generation),
+                Step::Fail(error) => return Err(error),
+                Step::Wait => {}
             }
-            Err(error) => self
-                .current
-                .borrow()
-                .clone()
-                .filter(|keys| keys.last_longer_than(Duration::ZERO))
-                .ok_or(error),
+            if timeout_at(until, loaded).await.is_err() {
+                return Err(no_answer(LONGEST_WAIT));
+            }
         }
     }
 
-    /// Forgets `keys`, which AWS did not take, so that the next request looks for others.
-    pub(crate) fn forget(&self, keys: &Rc<Keys>) {
-        let mut current = self.current.borrow_mut();
-        if current.as_ref().is_some_and(|kept| Rc::ptr_eq(kept, keys)) {
-            *current = None;
-        }
-    }
-
-    fn fresh(&self) -> Option<Rc<Keys>> {
-        self.current
-            .borrow()
-            .clone()
-            .filter(|keys| keys.are_fresh())
-    }
-
-    async fn fetch(&self) -> Result<Keys, Error> {
-        match self.place {
-            Place::Aws => self.in_standard_chain().await,
-            Place::Elsewhere => Ok(self.in_environment_or_profile().await),
-        }
-    }
-
-    async fn in_standard_chain(&self) -> Result<Keys, Error> {
-        let find = async {
-            let chain = DefaultCredentialsChain::builder()
-                .configure(self.provider_config())
-                .region(Region::new(self.region.clone()))
-                .build()
-                .await;
-            chain.provide_credentials().await
-        };
-        match timeout(FETCH_TIMEOUT, find).await {
-            Ok(Ok(credentials)) => Keys::from(&credentials),
-            Ok(Err(error)) => Err(Error::new(ErrorKind::NoCredentials, with_causes(&error))),
-            Err(_) => Err(Error::new(
-                ErrorKind::NoCredentials,
-                format!("none within {} s", FETCH_TIMEOUT.as_secs()),
-            )),
-        }
-    }
-
-    async fn in_environment_or_profile(&self) -> Keys {
-        let environment = EnvironmentVariableCredentialsProvider::new();
-        if let Ok(credentials) = environment.provide_credentials().await
-            && let Ok(keys) = Keys::from(&credentials)
+    /// AWS did not take them: others are looked for, but not again and again.
+    pub(crate) fn reject(&self, generation: Generation) {
+        let mut state = self.0.lock();
+        if state.generation == generation.0
+            && let Some(current) = &mut state.current
         {
-            return keys;
-        }
-        let profile = ProfileFileCredentialsProvider::builder()
-            .configure(&self.provider_config())
-            .build();
-        match timeout(FETCH_TIMEOUT, profile.provide_credentials()).await {
-            Ok(Ok(credentials)) => Keys::from(&credentials).unwrap_or_else(|_| Keys::placeholder()),
-            _ => Keys::placeholder(),
+            current.is_rejected = true;
         }
     }
 
-    fn provider_config(&self) -> ProviderConfig {
-        let http_client = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
-        ProviderConfig::without_region()
-            .with_region(Some(Region::new(self.region.clone())))
-            .with_http_client(http_client)
+    /// What to do now. Starts to look for credentials where it is time.
+    fn step(&self) -> Step {
+        let mut state = self.0.lock();
+        let has_rested = |pause| state.last_attempt.is_none_or(|at| at.elapsed() >= pause);
+        let (step, is_due) = match &state.current {
+            Some(current)
+                if current.is_valid() && !(current.is_rejected && has_rested(REFRESH_PAUSE)) =>
+            {
+                let is_due = !current.lasts(REFRESH_BEFORE_EXPIRY) && has_rested(REFRESH_PAUSE);
+                (Step::Use(Generation(state.generation)), is_due)
+            }
+            _ => match &state.last_error {
+                Some(error) if !state.is_loading && !has_rested(RETRY_PAUSE) => {
+                    (Step::Fail(error.clone()), false)
+                }
+                _ => (Step::Wait, true),
+            },
+        };
+        if is_due && !state.is_loading {
+            state.is_loading = true;
+            if state
+                .current
+                .as_ref()
+                .is_some_and(|current| current.is_rejected)
+            {
+                self.0.place.start_over();
+            }
+            tokio::spawn(load(self.0.clone()));
+        }
+        step
+    }
+}
+
+/// Looks for credentials, beside the calls that wait for them and can be cancelled.
+async fn load(source: Arc<Source>) {
+    let outcome = match timeout(LONGEST_LOAD, source.place.load()).await {
+        Ok(loaded) => loaded.map_err(|error| Error::of_credentials(&error)),
+        Err(_) => Err(no_answer(LONGEST_LOAD)),
+    };
+    if outcome.is_err() {
+        source.place.start_over();
+    }
+    {
+        let mut state = source.lock();
+        state.is_loading = false;
+        state.last_attempt = Some(Instant::now());
+        match outcome {
+            Ok(credentials) => {
+                state.generation += 1;
+                state.current = Some(Current {
+                    credentials,
+                    is_rejected: false,
+                });
+                state.last_error = None;
+            }
+            Err(error) => state.last_error = Some(error),
+        }
+    }
+    source.loaded.notify_waiters();
+}
+
+fn no_answer(time: Duration) -> Error {
+    Error::new(
+        ErrorKind::CredentialsFailed,
+        format!(
+            "the source of credentials did not answer within {} s",
+            time.as_secs()
+        ),
+    )
+}
+
+impl Source {
+    /// A panic elsewhere while the lock was held leaves nothing half done.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Current {
+    fn lasts(&self, margin: Duration) -> bool {
+        self.credentials
+            .expiry()
+            .is_none_or(|expiry| SystemTime::now() + margin < expiry)
+    }
+
+    fn is_valid(&self) -> bool {
+        self.lasts(Duration::ZERO)
+    }
+}
+
+/// Hands the SDK what is there. Calls see to it beforehand that something is.
+impl ProvideCredentials for CredentialSource {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        let state = self.0.lock();
+        future::ProvideCredentials::ready(match &state.current {
+            Some(current) => Ok(current.credentials.clone()),
+            None => Err(CredentialsError::not_loaded("none were loaded")),
+        })
+    }
+}
+
+impl fmt::Debug for CredentialSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("CredentialSource")
+    }
+}
+
+struct StandardChain {
+    http: SharedHttpClient,
+    region: String,
+    /// Kept while it works: the instance metadata's goes on with what it has while the service does not answer.
+    provider: Mutex<Option<SharedCredentialsProvider>>,
+}
+
+impl StandardChain {
+    async fn find(&self) -> provider::Result {
+        let kept = self.kept().clone();
+        let provider = match kept {
+            Some(provider) => provider,
+            None => {
+                let config = standard_config(self.http.clone(), &self.region).await;
+                let provider = config
+                    .credentials_provider()
+                    .ok_or_else(|| CredentialsError::not_loaded("no provider"))?;
+                *self.kept() = Some(provider.clone());
+                provider
+            }
+        };
+        provider.provide_credentials().await
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<SharedCredentialsProvider>> {
+        self.provider.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Load for StandardChain {
+    fn load(&self) -> Pin<Box<dyn Future<Output = provider::Result> + Send + '_>> {
+        Box::pin(self.find())
+    }
+
+    /// It reads profiles once only.
+    fn start_over(&self) {
+        *self.kept() = None;
+    }
+}
+
+struct WrittenDown;
+
+impl Load for WrittenDown {
+    fn load(&self) -> Pin<Box<dyn Future<Output = provider::Result> + Send + '_>> {
+        Box::pin(async {
+            let environment = EnvironmentVariableCredentialsProvider::new();
+            if let Ok(credentials) = environment.provide_credentials().await {
+                return Ok(credentials);
+            }
+            let placeholder = || Credentials::new("test", "test", None, None, "placeholder");
+            Ok(access_key_in_profile().await.unwrap_or_else(placeholder))
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-    fn keys(lifetime: Option<Duration>, age: Duration) -> Keys {
-        Keys {
-            expires: lifetime.map(|lifetime| SystemTime::now() + lifetime),
-            fetched: Instant::now() - age,
-            ..Keys::placeholder()
+    /// Answers what the test has put there; hangs where that is nothing.
+    #[derive(Clone, Default)]
+    struct Scripted(Arc<Script>);
+
+    #[derive(Default)]
+    struct Script {
+        answer: Mutex<Option<Result<Duration, ()>>>,
+        loads: AtomicUsize,
+        fresh_starts: AtomicUsize,
+    }
+
+    impl Scripted {
+        fn answer(&self, lifetime: Result<Duration, ()>) {
+            *self.0.answer.lock().unwrap() = Some(lifetime);
+        }
+
+        fn hang(&self) {
+            *self.0.answer.lock().unwrap() = None;
+        }
+
+        fn loads(&self) -> usize {
+            self.0.loads.load(SeqCst)
         }
     }
 
+    impl Load for Scripted {
+        fn load(&self) -> Pin<Box<dyn Future<Output = provider::Result> + Send + '_>> {
+            let number = self.0.loads.fetch_add(1, SeqCst) + 1;
+            let answer = *self.0.answer.lock().unwrap();
+            Box::pin(async move {
+                match answer {
+                    Some(Ok(lifetime)) => {
+                        let expiry = Some(SystemTime::now() + lifetime);
+                        Ok(Credentials::new(
+                            format!("key {number}"),
+                            "secret",
+                            None,
+                            expiry,
+                            "test",
+                        ))
+                    }
+                    Some(Err(())) => Err(CredentialsError::not_loaded("as scripted")),
+                    None => std::future::pending().await,
+                }
+            })
+        }
+
+        fn start_over(&self) {
+            self.0.fresh_starts.fetch_add(1, SeqCst);
+        }
+    }
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn run<F: Future>(test: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(test)
+    }
+
+    fn source() -> (Scripted, CredentialSource) {
+        let scripted = Scripted::default();
+        (scripted.clone(), CredentialSource::of(scripted))
+    }
+
+    /// Lets what was spawned run.
+    async fn settle() {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn key(source: &CredentialSource) -> String {
+        source.ready().await.unwrap();
+        source
+            .provide_credentials()
+            .await
+            .unwrap()
+            .access_key_id()
+            .to_owned()
+    }
+
+    /// As if the last look had been so long ago.
+    fn let_pass(source: &CredentialSource, time: Duration) {
+        let mut state = source.0.lock();
+        state.last_attempt = state.last_attempt.map(|at| at - time);
+    }
+
     #[test]
-    fn fresh_until_close_to_expiry() {
-        let minutes = |count: u64| Duration::from_secs(60 * count);
-        assert!(keys(None, minutes(600)).are_fresh());
-        assert!(keys(Some(minutes(6)), minutes(60)).are_fresh());
-        assert!(!keys(Some(minutes(4)), minutes(60)).are_fresh());
-        assert!(keys(Some(minutes(4)), Duration::ZERO).are_fresh());
-        assert!(!keys(Some(Duration::ZERO), Duration::ZERO).are_fresh());
+    fn good_credentials_are_used_again() {
+        run(async {
+            let (scripted, source) = source();
+            scripted.answer(Ok(HOUR));
+            assert_eq!(key(&source).await, "key 1");
+            assert_eq!(key(&source).await, "key 1");
+            assert_eq!(scripted.loads(), 1);
+        });
+    }
+
+    #[test]
+    fn calls_go_on_with_valid_credentials_while_others_are_looked_for() {
+        run(async {
+            let (scripted, source) = source();
+            scripted.answer(Ok(4 * MINUTE));
+            assert_eq!(key(&source).await, "key 1");
+            let_pass(&source, REFRESH_PAUSE);
+            scripted.hang();
+            assert_eq!(key(&source).await, "key 1");
+            settle().await;
+            assert_eq!(scripted.loads(), 2);
+            assert_eq!(key(&source).await, "key 1", "one look at a time");
+            assert_eq!(scripted.loads(), 2);
+        });
+    }
+
+    #[test]
+    fn fresh_credentials_replace_those_that_are_about_to_end() {
+        run(async {
+            let (scripted, source) = source();
+            scripted.answer(Ok(4 * MINUTE));
+            assert_eq!(key(&source).await, "key 1");
+            let_pass(&source, REFRESH_PAUSE);
+            scripted.answer(Ok(HOUR));
+            key(&source).await;
+            settle().await;
+            assert_eq!(key(&source).await, "key 2");
+        });
+    }
+
+    #[test]
+    fn a_source_that_fails_is_not_asked_by_every_call() {
+        run(async {
+            let (scripted, source) = source();
+            scripted.answer(Err(()));
+            for _ in 0..5 {
+                assert_eq!(
+                    source.ready().await.unwrap_err().kind,
+                    ErrorKind::NoCredentials
+                );
+            }
+            assert_eq!(scripted.loads(), 1);
+            let_pass(&source, RETRY_PAUSE);
+            scripted.answer(Ok(HOUR));
+            assert_eq!(key(&source).await, "key 2");
+        });
+    }
+
+    #[test]
+    fn a_source_that_hangs_is_told_as_that() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (scripted, source) = source();
+            let error = source.ready().await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::CredentialsFailed);
+            assert!(
+                error.detail.contains("did not answer within 10 s"),
+                "{}",
+                error.detail
+            );
+            assert_eq!(scripted.loads(), 1, "it goes on while calls give up");
+        });
+    }
+
+    #[test]
+    fn rejected_credentials_are_replaced_but_not_again_and_again() {
+        run(async {
+            let (scripted, source) = source();
+            scripted.answer(Ok(HOUR));
+            let first = source.ready().await.unwrap();
+            source.reject(first);
+            assert_eq!(key(&source).await, "key 1", "looked for a moment ago");
+            let_pass(&source, REFRESH_PAUSE);
+            assert_eq!(key(&source).await, "key 2");
+            assert_eq!(scripted.0.fresh_starts.load(SeqCst), 1);
+            source.reject(first);
+            let_pass(&source, REFRESH_PAUSE);
+            assert_eq!(
+                key(&source).await,
+                "key 2",
+                "the first were rejected, not these"
+            );
+        });
     }
 }

@@ -1,5 +1,10 @@
 //! Where requests go and for which region they are signed.
 
+use aws_config::SdkConfig;
+use aws_sdk_sqs::config::Builder as SdkBuilder;
+use aws_types::service_config::ServiceConfigKey;
+
+use crate::error::{Error, ErrorKind};
 use crate::url::{InvalidQueueUrl, Origin, QueueUrl, is_region};
 
 /// Where requests for a queue go and for which region they are signed.
@@ -7,6 +12,8 @@ use crate::url::{InvalidQueueUrl, Origin, QueueUrl, is_region};
 pub(crate) struct Endpoint {
     pub origin: Origin,
     pub region: String,
+    /// It was named, so nothing that the server's AWS configuration says of endpoints counts.
+    pub is_explicit: bool,
 }
 
 /// Why an endpoint cannot be used.
@@ -32,10 +39,7 @@ impl Endpoint {
     ) -> Result<Endpoint, InvalidEndpoint> {
         let origin = match endpoint_url {
             None => url.origin().clone(),
-            Some(text) => match Origin::parse(text).map_err(InvalidEndpoint::Url)? {
-                (origin, "" | "/") => origin,
-                _ => return Err(InvalidEndpoint::Path),
-            },
+            Some(text) => parse_endpoint(text)?,
         };
         let region = region
             .or(url.region())
@@ -47,8 +51,67 @@ impl Endpoint {
         if !is_region(&region) {
             return Err(InvalidEndpoint::Region);
         }
-        Ok(Endpoint { origin, region })
+        Ok(Endpoint {
+            origin,
+            region,
+            is_explicit: endpoint_url.is_some(),
+        })
     }
+
+    /// A client's configuration for this endpoint, which is AWS', and where it then sends its requests.
+    ///
+    /// `AWS_ENDPOINT_URL_SQS`, `AWS_ENDPOINT_URL`, `AWS_USE_FIPS_ENDPOINT`, `AWS_USE_DUALSTACK_ENDPOINT` and what the
+    /// profile says of these count as in every SDK. Only a VPC endpoint in the queue URL stays as it is.
+    pub(crate) fn configured(&self, config: &SdkConfig) -> Result<(SdkBuilder, Origin), Error> {
+        let builder = SdkBuilder::from(config);
+        if let Some(url) = configured_url(config) {
+            let origin = parse_endpoint(&url).map_err(|why| {
+                Error::new(
+                    ErrorKind::Refused,
+                    format!("in the server's AWS configuration, {why}"),
+                )
+            })?;
+            return Ok(at(builder, &origin));
+        }
+        let is_another = config.use_fips() == Some(true) || config.use_dual_stack() == Some(true);
+        if is_another && !self.origin.is_vpc_endpoint() {
+            return Ok((builder, self.origin.clone()));
+        }
+        Ok(at(builder, &self.origin))
+    }
+}
+
+/// Has a client send its requests to `origin`.
+pub(crate) fn at(builder: SdkBuilder, origin: &Origin) -> (SdkBuilder, Origin) {
+    let builder = builder
+        .endpoint_url(origin.as_str())
+        .use_fips(false)
+        .use_dual_stack(false);
+    (builder, origin.clone())
+}
+
+/// The endpoint URL in environment or profile: SQS' own, else the one for every service.
+fn configured_url(config: &SdkConfig) -> Option<String> {
+    let key = ServiceConfigKey::builder()
+        .service_id("SQS")
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build()
+        .ok()?;
+    let of_sqs = config
+        .service_config()
+        .and_then(|services| services.load_config(key));
+    of_sqs.or_else(|| config.endpoint_url().map(str::to_owned))
+}
+
+/// Credentials and bodies must not travel to AWS in clear, and what is AWS' but not SQS' cannot be an endpoint.
+fn parse_endpoint(text: &str) -> Result<Origin, InvalidEndpoint> {
+    let (origin, path) = Origin::parse(text).map_err(InvalidEndpoint::Url)?;
+    if !matches!(path, "" | "/") {
+        return Err(InvalidEndpoint::Path);
+    }
+    origin.check().map_err(InvalidEndpoint::Url)?;
+    Ok(origin)
 }
 
 #[cfg(test)]
@@ -116,6 +179,14 @@ mod tests {
             Err(Url(InvalidQueueUrl::Scheme))
         );
         assert_eq!(endpoint(LOCAL, Some("http://h/x"), None, &[]), Err(Path));
+        assert_eq!(
+            endpoint(AWS, Some("http://sqs.eu-west-1.amazonaws.com"), None, &[]),
+            Err(Url(InvalidQueueUrl::Unencrypted))
+        );
+        assert_eq!(
+            endpoint(AWS, Some("https://s3.eu-west-1.amazonaws.com"), None, &[]),
+            Err(Url(InvalidQueueUrl::NotSqs))
+        );
         assert_eq!(endpoint(LOCAL, None, Some("eu west"), &[]), Err(Region));
         assert_eq!(
             endpoint(LOCAL, None, None, &[("AWS_REGION", "EU\n")]),

@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
 use tokio::time::timeout_at;
 
+use crate::calls::Calls;
 use crate::client::Client;
-use crate::connection::Tls;
-use crate::error::Error;
 use crate::handles::Store;
+use crate::http::Http;
 use crate::keep_visible::keep_invisible;
 use crate::panics::{caught_in, last_location};
 use crate::queue::Queue;
@@ -34,6 +34,7 @@ pub(crate) type Start = Box<dyn FnOnce(&Rc<Engine>) + Send>;
 pub(crate) enum Command {
     Start(Start),
     Settle(Vec<Receipt>, Fate),
+    AllowConnections(usize),
     ShutDown { deadline: Instant },
 }
 
@@ -44,8 +45,10 @@ pub(crate) struct Engine {
     pub held: Notify,
     pub extension_ended: Notify,
     pub polls: PollsUnderWay,
-    tls: Rc<Tls>,
+    pub calls: Calls,
+    http: Rc<Http>,
     clients: RefCell<Vec<Rc<Client>>>,
+    remotes: RefCell<Vec<Weak<Remote>>>,
     closing: Cell<bool>,
     /// Something happened that [`shut_down`](Engine::shut_down) may be waiting for.
     progress: Notify,
@@ -53,15 +56,17 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(shared: Arc<Shared>, handles: Store) -> Rc<Engine> {
+    pub(crate) fn new(shared: Arc<Shared>, handles: Store, connections: usize) -> Rc<Engine> {
         Rc::new(Engine {
             shared,
             receipts: RefCell::new(Receipts::new(handles)),
             held: Notify::new(),
             extension_ended: Notify::new(),
             polls: PollsUnderWay::default(),
-            tls: Rc::default(),
+            calls: Calls::at_most(connections),
+            http: Rc::default(),
             clients: RefCell::default(),
+            remotes: RefCell::default(),
             closing: Cell::new(false),
             progress: Notify::new(),
             panicked: Notify::new(),
@@ -78,6 +83,7 @@ impl Engine {
                 command = commands.recv() => match command {
                     Some(Command::Start(start)) => start(self),
                     Some(Command::Settle(receipts, fate)) => settle(self, receipts, fate),
+                    Some(Command::AllowConnections(most)) => self.calls.allow(most),
                     Some(Command::ShutDown { deadline }) => return self.shut_down(deadline).await,
                     None => return false,
                 },
@@ -97,21 +103,42 @@ impl Engine {
         });
     }
 
-    /// A queue, called through the client of its endpoint.
-    pub(crate) fn remote(&self, queue: &Queue) -> Result<Rc<Remote>, Error> {
+    /// A queue as this process calls it.
+    pub(crate) fn remote(&self, queue: &Queue) -> Rc<Remote> {
+        let mut remotes = self.remotes.borrow_mut();
+        let known = remotes
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|remote| remote.is(queue));
+        if let Some(remote) = known {
+            return remote;
+        }
+        let remote = Rc::new(Remote::new(queue, self.client(queue)));
+        remotes.retain(|remote| remote.strong_count() > 0);
+        remotes.push(Rc::downgrade(&remote));
+        remote
+    }
+
+    fn client(&self, queue: &Queue) -> Rc<Client> {
         let mut clients = self.clients.borrow_mut();
         let known = clients
             .iter()
             .find(|client| client.endpoint() == queue.endpoint());
-        let client = match known {
-            Some(client) => client.clone(),
-            None => {
-                let client = Rc::new(Client::of(queue.endpoint(), self.tls.clone())?);
-                clients.push(client.clone());
-                client
-            }
-        };
-        Ok(Rc::new(Remote::new(queue.clone(), client)))
+        if let Some(client) = known {
+            return client.clone();
+        }
+        let client = Rc::new(Client::new(queue.endpoint(), self.http.clone()));
+        clients.push(client.clone());
+        client
+    }
+
+    /// The thread ends: what is still waiting to be deleted was not.
+    pub(crate) fn give_up(&self) {
+        let receipts = self.receipts.borrow();
+        for remote in self.remotes.borrow().iter().filter_map(Weak::upgrade) {
+            let undone: Vec<Receipt> = remote.deletes.pending.borrow_mut().drain(..).collect();
+            receipts.tell_observers(&undone, |observer, count| observer.delete_failed(count));
+        }
     }
 
     pub(crate) fn is_closing(&self) -> bool {

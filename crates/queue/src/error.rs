@@ -1,13 +1,25 @@
 //! What can go wrong with SQS, and what kind of trouble each answer stands for.
 
-use std::borrow::Cow;
+use std::error::Error as _;
+use std::io;
+use std::time::{Duration, SystemTime};
 
-use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderMap};
-use serde::Deserialize;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sqs::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+
+use crate::answer::{Exchange, Fault};
+use crate::client::CONNECT_TIMEOUT;
 
 /// Longest `detail`, in characters.
 const DETAIL_LIMIT: usize = 300;
+
+/// As the SDK has it. A signature is good for five minutes (IAM user guide, "Signature Version 4").
+const LARGEST_SKEW: Duration = Duration::from_secs(4 * 60);
 
 /// What went wrong with SQS. Never holds anything of a body.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -18,6 +30,8 @@ pub struct Error {
     /// The code and message of the answer, or what failed at which host.
     /// At most 300 characters, none of them a control character.
     pub detail: String,
+    /// The same call may succeed at once.
+    is_cured: bool,
 }
 
 /// What kind of trouble an [`Error`] is.
@@ -37,6 +51,8 @@ pub enum ErrorKind {
     AccessDenied,
     /// No credentials anywhere in the standard chain.
     NoCredentials,
+    /// A source of credentials is configured, and failed or did not answer.
+    CredentialsFailed,
     /// Credentials that AWS does not take: unknown, expired, wrong signature.
     BadCredentials,
     /// Too many requests.
@@ -58,6 +74,7 @@ impl Error {
         Error {
             kind,
             detail: printable(detail.as_ref()),
+            is_cured: false,
         }
     }
 
@@ -75,52 +92,168 @@ impl Error {
         matches!(self.kind, ErrorKind::Broken | ErrorKind::TimedOut)
     }
 
-    /// What an answer with a status other than 200 means.
-    ///
-    /// The code stands in `__type` and, under its older name, in `x-amzn-query-error`
-    /// (AWS JSON 1.0 protocol, "Operation error serialization", and the SQS developer guide,
-    /// "Making AWS JSON protocol requests").
-    pub(crate) fn of_answer(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
-        let answer: Option<ErrorAnswer> = serde_json::from_slice(body).ok();
-        let Some((code, message)) = answer.as_ref().and_then(ErrorAnswer::code_and_message) else {
-            return Error::of_stranger(status, headers, body.len());
+    /// What the SDK's error means. Nothing of an answer is told but the code and the message of an error of SQS'.
+    pub(crate) fn of_sdk<E: ProvideErrorMetadata>(
+        error: &SdkError<E, HttpResponse>,
+        exchange: &Exchange,
+        host: &str,
+    ) -> Error {
+        match exchange.fault() {
+            Some(Fault::Broken) => {
+                return Error::new(ErrorKind::Broken, format!("connection to {host} broke"));
+            }
+            Some(Fault::TooLong) => return Error::not_sqs("an answer longer than SQS can give"),
+            None => {}
+        }
+        match error {
+            SdkError::ServiceError(error) => Error::of_answer(error.err().meta(), error.raw()),
+            SdkError::DispatchFailure(failure) => match failure.as_connector_error() {
+                Some(error) => Error::of_connection(error, host),
+                None => Error::new(ErrorKind::Broken, format!("connection to {host} broke")),
+            },
+            SdkError::ResponseError(error) => Error::of_stranger(error.raw()),
+            SdkError::TimeoutError(_) => {
+                Error::new(ErrorKind::TimedOut, format!("no answer from {host}"))
+            }
+            SdkError::ConstructionFailure(_) => {
+                Error::new(ErrorKind::Internal, "the request could not be made")
+            }
+            _ => Error::new(ErrorKind::Internal, "an unknown kind of error of the SDK"),
+        }
+    }
+
+    /// What an answer with a code, or without one, means.
+    fn of_answer(answer: &ErrorMetadata, response: &HttpResponse) -> Error {
+        let Some(code) = answer.code().filter(|code| !code.is_empty()) else {
+            return Error::of_stranger(response);
         };
-        let query_code = headers
-            .get("x-amzn-query-error")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split(';').next())
-            .unwrap_or(code);
+        let status = response.status();
         let kind = kind_of_code(code)
-            .or_else(|| kind_of_code(query_code))
             .or_else(|| kind_of_status(status))
             .unwrap_or(ErrorKind::Refused);
-        let detail = match message {
-            "" => format!("{code} (HTTP {})", status.as_u16()),
-            _ => format!("{code}: {message}"),
+        let detail = match answer.message() {
+            None | Some("") => format!("{code} (HTTP {})", status.as_u16()),
+            Some(message) => format!("{code}: {message}"),
         };
-        Error::new(kind, detail)
+        Error {
+            is_cured: is_cured_by(code, response),
+            ..Error::new(kind, detail)
+        }
     }
 
     /// An answer without a code of AWS': a proxy's, a load balancer's, another program's.
-    fn of_stranger(status: StatusCode, headers: &HeaderMap, length: usize) -> Error {
+    fn of_stranger(response: &HttpResponse) -> Error {
+        let status = response.status();
         let kind = kind_of_status(status).unwrap_or(ErrorKind::NotSqs);
-        let media_type = headers
-            .get(CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
+        let media_type = response
+            .headers()
+            .get("content-type")
             .unwrap_or("of no stated type");
+        let length = response.body().bytes().map_or(0, <[u8]>::len);
         Error::new(
             kind,
             format!(
-                "HTTP {} with {length} bytes {media_type}, which is no answer of SQS",
+                "HTTP {} with {length} bytes {media_type}, which is not an answer of SQS",
                 status.as_u16()
             ),
         )
+    }
+
+    /// Why there was no answer.
+    fn of_connection(error: &ConnectorError, host: &str) -> Error {
+        let why = with_causes(error.source().unwrap_or(error));
+        if error.connection_metadata().is_some() {
+            if error.is_other() && error.as_other().is_none() {
+                return Error::not_sqs(&format!("{host} does not speak HTTP/1.1"));
+            }
+            return Error::new(
+                ErrorKind::Broken,
+                format!("connection to {host} broke: {why}"),
+            );
+        }
+        if error.is_timeout() {
+            return Error::new(
+                ErrorKind::TimedOut,
+                format!(
+                    "no connection to {host} within {} s",
+                    CONNECT_TIMEOUT.as_secs()
+                ),
+            );
+        }
+        if is_of_tls(error) {
+            return Error::new(
+                ErrorKind::Tls,
+                format!("no trusted connection to {host}: {why}"),
+            );
+        }
+        Error::new(
+            ErrorKind::Unreachable,
+            format!("cannot connect to {host}: {why}"),
+        )
+    }
+
+    pub(crate) fn of_credentials(error: &CredentialsError) -> Error {
+        let kind = match error {
+            CredentialsError::CredentialsNotLoaded(_) => ErrorKind::NoCredentials,
+            _ => ErrorKind::CredentialsFailed,
+        };
+        Error::new(kind, with_causes(error))
     }
 
     /// An answer with status 200 that is not what was asked for. `detail` must not quote it.
     pub(crate) fn not_sqs(detail: &str) -> Error {
         Error::new(ErrorKind::NotSqs, detail)
     }
+
+    /// Whether the same call may succeed at once: the SDK has learned from the answer how wrong this machine's clock
+    /// is, or there may be fresher credentials.
+    pub(crate) fn is_cured(&self) -> bool {
+        self.is_cured
+    }
+}
+
+/// Whether an answer with this code says that the credentials were good once, or that this machine's clock is wrong.
+fn is_cured_by(code: &str, response: &HttpResponse) -> bool {
+    let may_be_the_clock = [
+        "AccessDenied",
+        "InvalidSignature",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+    ];
+    code.starts_with("ExpiredToken")
+        || may_be_the_clock.iter().any(|start| code.starts_with(start)) && is_clock_wrong(response)
+}
+
+/// Whether the server's clock is further off than a signature may be, less a minute.
+fn is_clock_wrong(response: &HttpResponse) -> bool {
+    let date = response.headers().get("date");
+    let date = date.and_then(|date| DateTime::from_str(date, Format::HttpDate).ok());
+    let Some(theirs) = date.and_then(|date| SystemTime::try_from(date).ok()) else {
+        return false;
+    };
+    let ours = SystemTime::now();
+    let apart = ours
+        .duration_since(theirs)
+        .or_else(|_| theirs.duration_since(ours));
+    apart.is_ok_and(|apart| apart > LARGEST_SKEW)
+}
+
+/// Whether the failure to connect is one of TLS: rustls' errors are wrapped as invalid data, which nothing else about
+/// a new connection is.
+fn is_of_tls(error: &ConnectorError) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = error.source();
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::InvalidData) {
+            return true;
+        }
+        next = match io.and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// An error with the errors that caused it, as one line.
@@ -138,28 +271,9 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-#[derive(Deserialize)]
-struct ErrorAnswer<'a> {
-    #[serde(rename = "__type", borrow)]
-    type_name: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    message: Option<Cow<'a, str>>,
-    #[serde(rename = "Message", borrow)]
-    capital_message: Option<Cow<'a, str>>,
-}
-
-impl ErrorAnswer<'_> {
-    fn code_and_message(&self) -> Option<(&str, &str)> {
-        let type_name = self.type_name.as_deref()?;
-        let code = type_name.rsplit('#').next().unwrap_or(type_name);
-        let message = self.message.as_deref().or(self.capital_message.as_deref());
-        Some((code, message.unwrap_or("")))
-    }
-}
-
 fn kind_of_code(code: &str) -> Option<ErrorKind> {
     use ErrorKind::*;
-    let kind = match code {
+    let kind = match code.strip_prefix("KMS.").unwrap_or(code) {
         "QueueDoesNotExist" | "AWS.SimpleQueueService.NonExistentQueue" | "InvalidAddress" => {
             NoSuchQueue
         }
@@ -175,6 +289,7 @@ fn kind_of_code(code: &str) -> Option<ErrorKind> {
         | "ExpiredTokenException"
         | "TokenRefreshRequired"
         | "RequestExpired"
+        | "RequestTimeTooSkewed"
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
         | "InvalidAccessKeyId"
@@ -193,26 +308,21 @@ fn kind_of_code(code: &str) -> Option<ErrorKind> {
         | "InternalServerError"
         | "ServiceUnavailable"
         | "ServiceUnavailableException" => Unavailable,
-        _ if code.starts_with("AccessDenied") || code == "KmsAccessDenied" => AccessDenied,
-        _ if code.starts_with("Throttl") => Throttled,
+        _ if code.contains("AccessDenied") => AccessDenied,
+        _ if code.contains("Throttl") => Throttled,
         _ => return None,
     };
     Some(kind)
 }
 
 fn kind_of_status(status: StatusCode) -> Option<ErrorKind> {
-    if status == StatusCode::TOO_MANY_REQUESTS {
+    if status.as_u16() == 429 {
         Some(ErrorKind::Throttled)
     } else if status.is_server_error() {
         Some(ErrorKind::Unavailable)
     } else {
         None
     }
-}
-
-/// Whether an answer says that the credentials were good once and are to be fetched anew.
-pub(crate) fn says_expired(error: &Error) -> bool {
-    error.kind == ErrorKind::BadCredentials && error.detail.starts_with("ExpiredToken")
 }
 
 fn printable(text: &str) -> String {
@@ -231,69 +341,67 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hyper::header::HeaderValue;
+    use aws_smithy_types::body::SdkBody;
 
-    fn answer(status: u16, query_error: Option<&'static str>, body: &str) -> Error {
-        let mut headers = HeaderMap::new();
-        if let Some(value) = query_error {
-            headers.insert("x-amzn-query-error", HeaderValue::from_static(value));
+    fn answer(status: u16, code: Option<&str>, body: &str) -> Error {
+        let mut builder = ErrorMetadata::builder();
+        if let Some(code) = code {
+            builder = builder.code(code).message("why");
         }
-        Error::of_answer(
-            StatusCode::from_u16(status).unwrap(),
-            &headers,
-            body.as_bytes(),
-        )
+        let response =
+            HttpResponse::new(StatusCode::try_from(status).unwrap(), SdkBody::from(body));
+        Error::of_answer(&builder.build(), &response)
     }
 
     #[test]
-    fn kinds() {
+    fn codes_and_statuses_are_kinds() {
         use ErrorKind::*;
-        let typed =
-            |name: &str| format!(r#"{{"__type":"com.amazonaws.sqs#{name}","message":"why"}}"#);
         let cases = [
-            (400, typed("QueueDoesNotExist"), NoSuchQueue),
-            (400, typed("AccessDeniedException"), AccessDenied),
-            (403, typed("AccessDenied"), AccessDenied),
-            (403, typed("InvalidClientTokenId"), BadCredentials),
-            (403, typed("SignatureDoesNotMatch"), BadCredentials),
-            (403, typed("ExpiredTokenException"), BadCredentials),
-            (403, typed("MissingAuthenticationToken"), BadCredentials),
-            (400, typed("RequestThrottled"), Throttled),
-            (400, typed("ThrottlingException"), Throttled),
-            (400, typed("KmsThrottled"), Throttled),
-            (429, "slow down".to_owned(), Throttled),
-            (403, typed("OverLimit"), OverLimit),
-            (500, typed("InternalFailure"), Unavailable),
-            (500, typed("SomethingNew"), Unavailable),
-            (503, "<html>".to_owned(), Unavailable),
-            (400, typed("InvalidParameterValue"), Refused),
-            (404, "<html>".to_owned(), NotSqs),
-            (302, String::new(), NotSqs),
-            (400, "[]".to_owned(), NotSqs),
-            (400, "{}".to_owned(), NotSqs),
+            (400, Some("QueueDoesNotExist"), NoSuchQueue),
+            (
+                400,
+                Some("AWS.SimpleQueueService.NonExistentQueue"),
+                NoSuchQueue,
+            ),
+            (400, Some("AccessDeniedException"), AccessDenied),
+            (403, Some("AccessDenied"), AccessDenied),
+            (400, Some("KMS.AccessDeniedException"), AccessDenied),
+            (403, Some("InvalidClientTokenId"), BadCredentials),
+            (403, Some("SignatureDoesNotMatch"), BadCredentials),
+            (403, Some("ExpiredTokenException"), BadCredentials),
+            (403, Some("MissingAuthenticationToken"), BadCredentials),
+            (400, Some("RequestThrottled"), Throttled),
+            (400, Some("ThrottlingException"), Throttled),
+            (400, Some("KMS.ThrottlingException"), Throttled),
+            (429, None, Throttled),
+            (403, Some("OverLimit"), OverLimit),
+            (500, Some("InternalFailure"), Unavailable),
+            (500, Some("SomethingNew"), Unavailable),
+            (503, None, Unavailable),
+            (400, Some("InvalidParameterValue"), Refused),
+            (404, None, NotSqs),
+            (302, None, NotSqs),
+            (400, Some(""), NotSqs),
         ];
-        for (status, body, kind) in cases {
-            assert_eq!(answer(status, None, &body).kind, kind, "{status} {body}");
+        for (status, code, kind) in cases {
+            assert_eq!(
+                answer(status, code, "<html>").kind,
+                kind,
+                "{status} {code:?}"
+            );
         }
-        let legacy = answer(
-            400,
-            Some("AWS.SimpleQueueService.NonExistentQueue;Sender"),
-            &typed("SomethingNew"),
-        );
-        assert_eq!(legacy.kind, NoSuchQueue);
     }
 
     #[test]
     fn details_are_short_and_printable_and_quote_no_stranger() {
-        let long = format!(
-            r#"{{"__type":"a#Code","message":"one\ntwo{}"}}"#,
-            "x".repeat(1000)
+        let error = Error::new(
+            ErrorKind::Refused,
+            format!("Code: one\ntwo{}", "x".repeat(1000)),
         );
-        let error = answer(400, None, &long);
         assert!(error.detail.starts_with("Code: one two"));
         assert_eq!(error.detail.chars().count(), DETAIL_LIMIT);
 
         let secret = answer(400, None, r#"{"Messages":[{"Body":"199.172.111.135"}]}"#);
-        assert!(!secret.detail.contains("199.172"));
+        assert!(!secret.detail.contains("199.172"), "{}", secret.detail);
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::rc::{Rc, Weak};
 
-use crate::wire::BATCH;
+use crate::batch::BATCH;
 
 /// Bytes of handles that stay in memory: those of more than a thousand messages.
 const MOST_IN_MEMORY: usize = 512 << 10;
@@ -81,7 +81,7 @@ impl HandlesBuilder {
 }
 
 /// Opens an empty file, to be read and written, that is gone once it is closed.
-pub(crate) type OpenFile = Box<dyn FnMut() -> io::Result<File> + Send>;
+pub type OpenFile = Box<dyn FnMut() -> io::Result<File> + Send>;
 
 /// Decides where handles are kept: in memory too where no file can be had or written.
 #[derive(Default)]

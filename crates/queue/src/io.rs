@@ -1,6 +1,5 @@
 //! The I/O thread and the handle on it.
 
-use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -18,12 +17,32 @@ use crate::error::{Error, ErrorKind};
 use crate::handles::{OpenFile, Store};
 use crate::left::Hidden;
 use crate::panics::{caught, last_location, quieten_this_thread};
-use crate::pipe::{Next, Outcome, Pipe};
+use crate::pipe::{Next, Pipe};
 use crate::queue::Queue;
 use crate::receipts::Receipt;
 use crate::receive::{Receive, receive};
 use crate::settle::Fate;
 use crate::shared::Shared;
+
+/// What an I/O thread has of the process' resources.
+pub struct Setup {
+    /// Most connections that calls take at once: open files. At least 2; see
+    /// [`allow_connections`](Io::allow_connections) for more later.
+    pub connections: usize,
+    /// Opens files for the receipt handles of which there are too many to stay in memory (512 KiB), on the I/O thread.
+    /// A file must be empty, readable and writable, known to nobody else, and gone once it is closed. Without this, or
+    /// where it fails or the disk is full, all handles stay in memory.
+    pub open_file: Option<OpenFile>,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            connections: 128,
+            open_file: None,
+        }
+    }
+}
 
 /// The I/O thread of this process.
 ///
@@ -39,31 +58,23 @@ impl Io {
     /// Spawns the thread, with every signal blocked in it and in what it may spawn.
     ///
     /// # Errors
-    /// No descriptor, no thread, no runtime to be had.
+    /// The system gives no descriptor, no thread or no runtime.
     pub fn start() -> io::Result<Io> {
-        Io::start_with(None)
+        Io::start_with(Setup::default())
     }
 
-    /// The same, but of the receipt handles only the first 512 KiB stay in memory, and the rest go to files that
-    /// `open_file` opens on the I/O thread: empty, to be read and written, of nobody else's, and gone once they are
-    /// closed. Where it fails, or the disk is full, they stay in memory.
+    /// The same, set up in another way.
     ///
     /// # Errors
     /// As [`start`](Io::start).
-    pub fn start_with_files(
-        open_file: impl FnMut() -> io::Result<File> + Send + 'static,
-    ) -> io::Result<Io> {
-        Io::start_with(Some(Box::new(open_file)))
-    }
-
-    fn start_with(open_file: Option<OpenFile>) -> io::Result<Io> {
+    pub fn start_with(setup: Setup) -> io::Result<Io> {
         let shared = Arc::new(Shared::new()?);
         let (commands, orders) = unbounded_channel();
         let (started, has_started) = sync_channel(1);
         let (say_farewell, farewell) = sync_channel(1);
         let thread = {
             let shared = shared.clone();
-            let life = move || live(&shared, open_file, orders, &started, &say_farewell);
+            let life = move || live(&shared, setup, orders, &started, &say_farewell);
             with_all_signals_blocked(|| Builder::new().name("sqs io".to_owned()).spawn(life))??
         };
         has_started
@@ -88,6 +99,12 @@ impl Io {
         self.shared.wake.acknowledge();
     }
 
+    /// From now on calls may take so many connections at once, if that is more than before.
+    pub fn allow_connections(&self, most: usize) {
+        // If it cannot be sent, the thread is gone.
+        let _ = self.commands.send(Command::AllowConnections(most));
+    }
+
     /// Starts receiving. `decode` runs on the I/O thread, on each body, which goes nowhere else. A panic in it
     /// is caught, prints nothing, and leaves the message in the queue until its visibility timeout ends: were it
     /// released at once, it would come back at once, for ever.
@@ -100,12 +117,8 @@ impl Io {
         let pipe = Arc::new(Pipe::new());
         let queue = queue.clone();
         let inner = pipe.clone();
-        let start = move |engine: &Rc<Engine>| match engine.remote(&queue) {
-            Ok(remote) => engine.spawn(receive(engine.clone(), remote, how, decode, inner)),
-            Err(error) => {
-                inner.finish(Outcome::Failed(error));
-                engine.shared.wake.raise();
-            }
+        let start = move |engine: &Rc<Engine>| {
+            engine.spawn(receive(engine.clone(), queue, how, decode, inner));
         };
         // If it cannot be sent, the thread is gone, which `next` sees.
         let _ = self.commands.send(Command::Start(Box::new(start)));
@@ -249,7 +262,7 @@ fn hand_over(
 /// The life of the I/O thread.
 fn live(
     shared: &Arc<Shared>,
-    open_file: Option<OpenFile>,
+    setup: Setup,
     orders: UnboundedReceiver<Command>,
     started: &SyncSender<io::Result<()>>,
     farewell: &SyncSender<bool>,
@@ -268,9 +281,12 @@ fn live(
             }
         };
         let _ = started.send(Ok(()));
-        let handles = open_file.map_or_else(Store::default, Store::with_files);
-        let engine = Engine::new(shared.clone(), handles);
+        let handles = setup
+            .open_file
+            .map_or_else(Store::default, Store::with_files);
+        let engine = Engine::new(shared.clone(), handles, setup.connections);
         let all_done = runtime.block_on(engine.run(orders));
+        engine.give_up();
         shared.close();
         // A name look-up that hangs is not waited for.
         runtime.shutdown_background();

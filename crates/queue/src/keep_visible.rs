@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use crate::client::Action;
+use crate::batch::Verdict;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::receipts::Extension;
-use crate::wire::{Verdict, batch_answer, batch_request};
 
 /// How often to look for what is due: a quarter of a second is half of half the shortest visibility timeout.
 const ROUND: Duration = Duration::from_millis(250);
@@ -55,17 +54,12 @@ async fn extend(engine: Rc<Engine>, extension: Extension, _permit: OwnedSemaphor
 }
 
 async fn call(engine: &Engine, extension: &Extension) -> Result<Vec<Verdict>, Error> {
-    let body = {
-        let receipts = engine.receipts.borrow();
-        batch_request(
-            extension.remote.queue.url().as_str(),
-            &receipts.handles(&extension.receipts),
-            Some(extension.visibility.as_secs()),
-        )
-    };
-    let client = &extension.remote.client;
-    let answer = client
-        .call(Action::ChangeMessageVisibilityBatch, body, ATTEMPT_TIMEOUT)
-        .await?;
-    batch_answer(&answer, extension.receipts.len())
+    let _permit = engine.calls.settle().await;
+    let handles = engine.receipts.borrow().handles(&extension.receipts);
+    let seconds = extension.visibility.as_secs();
+    let remote = &extension.remote;
+    remote
+        .client
+        .change_visibility(&remote.url, &handles, seconds, ATTEMPT_TIMEOUT)
+        .await
 }

@@ -23,36 +23,47 @@
 //! process that has a main thread of its own kind, which must not be entered from another: so the two sides
 //! share a few atomics, one locked queue an inlet, and an eventfd, and nothing calls back.
 //!
-//! # No SDK
-//! Ten messages cost two calls, and a call of the general SDK costs 0.2 ms of CPU, several times what Postgres
-//! needs to insert ten rows. So the client is SQS' JSON protocol over hyper's HTTP/1.1, with the signature
-//! computed here. Of AWS' crates it has the credential chain and the key derivation.
+//! # The client
+//! The calls are made by `aws_sdk_sqs::Client`, through its supported surface: it knows about clock skew, proxies,
+//! endpoints and every source of credentials, and its maintainers keep that right. What surrounds a call is ours:
+//! receive ahead, retries that know attempt ids and deadlines, settle, keep hidden. A message costs it some
+//! microseconds more than it would cost a client of our own (`benches/cpu_per_message.rs`); what can be saved without
+//! leaving that surface is saved.
+//!
+//! Its outputs, messages and errors hold bodies, and print them with `{:?}`. So nothing here formats with that (a lint
+//! sees to it), and no event of `tracing` is compiled in.
 //!
 //! # A poll whose caller dies
 //! A server may not notice that the caller of a long poll has gone (LocalStack 4 never does), and then gives the
 //! next message to nobody, where it stays hidden for its visibility timeout. It cannot be told not to: SQS has no
 //! call that ends a poll. So, to make that rare and short:
-//! - a poll sent while no backlog is known (before the first full answer, and after an empty one) asks for a visibility timeout of 3 s at most; what it brings is extended to the wanted one if it is still held
-//!   at half of that;
+//! - a poll sent while no backlog is known (before the first full answer, and after an empty one) asks for a visibility
+//!   timeout of 3 s at most; what it brings is extended to the wanted one if it is held for longer than half a second;
 //! - elsewhere than at AWS a wait is made of polls of 1 s at most;
 //! - an [`Inlet`] that is dropped lets its polls finish and releases what they bring, and a thread that is shut
 //!   down does so for those that may be about to bring something.
 
+#![cfg_attr(not(test), warn(clippy::use_debug))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod answer;
 mod backoff;
+mod batch;
+mod calls;
 mod client;
-mod connection;
 mod credentials;
 mod endpoint;
 mod engine;
 mod error;
 mod handles;
+mod headers;
+mod http;
 mod io;
 mod keep_visible;
 mod left;
 mod panics;
 mod pipe;
+mod profile;
 mod queue;
 mod ramp;
 mod receipts;
@@ -60,14 +71,13 @@ mod receive;
 mod remote;
 mod settle;
 mod shared;
-mod sign;
 mod url;
 mod wake;
-mod wire;
 
 pub use endpoint::InvalidEndpoint;
 pub use error::{Error, ErrorKind};
-pub use io::{Inlet, Io};
+pub use handles::OpenFile;
+pub use io::{Inlet, Io, Setup};
 pub use left::Hidden;
 pub use pipe::{End, Next, Received};
 pub use queue::{Observer, Queue};

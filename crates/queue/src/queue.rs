@@ -4,9 +4,9 @@ use std::env;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::batch::BATCH;
 use crate::endpoint::{Endpoint, InvalidEndpoint};
 use crate::url::QueueUrl;
-use crate::wire::BATCH;
 
 /// Follows the messages of a queue. Called on the I/O thread: keep it to plain atomics.
 pub trait Observer: Send + Sync {
@@ -73,6 +73,11 @@ impl Queue {
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
+    }
+
+    /// Whether it is a clone of `other`: the same queue for the same observer.
+    pub(crate) fn is_same(&self, other: &Queue) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub(crate) fn observer(&self) -> &dyn Observer {

@@ -1,7 +1,7 @@
 //! How many polls to have in flight, and how many messages each may ask for.
 
+use crate::batch::BATCH;
 use crate::pipe::End;
-use crate::wire::BATCH;
 
 /// Starts with one poll; after each full answer twice as many, up to `concurrency`; back to one after an empty
 /// answer. Never asks for more than is still wanted: a poll takes its share of what remains when it starts, and
@@ -14,6 +14,7 @@ pub(crate) struct Ramp {
     window: usize,
     in_flight: usize,
     empty_seen: bool,
+    has_backlog: bool,
 }
 
 impl Ramp {
@@ -25,6 +26,7 @@ impl Ramp {
             window: 1,
             in_flight: 0,
             empty_seen: false,
+            has_backlog: false,
         }
     }
 
@@ -49,8 +51,10 @@ impl Ramp {
         self.give_back(u64::from(share).saturating_sub(got as u64));
         if is_full {
             self.window = (self.window * 2).min(self.concurrency);
+            self.has_backlog = true;
         } else if got == 0 {
             self.empty_seen = true;
+            self.has_backlog = false;
             self.window = 1;
         }
     }
@@ -74,7 +78,7 @@ impl Ramp {
     /// There was a full answer, and no empty one since: there is probably more. SQS often answers with fewer than
     /// ten although there is.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.window > 1
+        self.has_backlog
     }
 
     /// No poll will be started any more.
@@ -116,6 +120,17 @@ mod tests {
         assert_eq!(start_all(&mut ramp), [10; 1]);
         ramp.answered(10, 10, true);
         assert_eq!(ramp.in_flight() + start_all(&mut ramp).len(), 6);
+    }
+
+    #[test]
+    fn a_backlog_is_seen_by_a_single_poll_too() {
+        let mut ramp = Ramp::new(None, false, 1);
+        start_all(&mut ramp);
+        ramp.answered(10, 10, true);
+        assert!(ramp.has_backlog());
+        assert_eq!(start_all(&mut ramp), [10]);
+        ramp.answered(10, 0, false);
+        assert!(!ramp.has_backlog());
     }
 
     #[test]

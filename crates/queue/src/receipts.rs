@@ -3,15 +3,15 @@
 //! A handle is hundreds of bytes long and of use to the I/O thread only, so it stays there, and the other side holds
 //! a [`Receipt`], eight bytes.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::batch::{BATCH, Verdict};
 use crate::error::Error;
 use crate::handles::{Handles, Kept, Store};
+use crate::queue::{Observer, Queue};
 use crate::remote::Remote;
-use crate::wire::{BATCH, Verdict};
 
 /// A message may stay invisible for twelve hours from when it was received (SQS developer guide, "Amazon SQS
 /// visibility timeout"); a minute of it is kept as a margin between SQS' clock and ours.
@@ -19,6 +19,9 @@ const LONGEST_INVISIBLE: Duration = Duration::from_secs(12 * 60 * 60 - 60);
 
 /// A failed extension is tried again after an eighth of the visibility timeout, but not sooner than this.
 const SHORTEST_RETRY: Duration = Duration::from_millis(250);
+
+/// What was received with a short timeout is extended to the wanted one if it is held for longer than this.
+const EXTEND_SHORT_AFTER: Duration = Duration::from_millis(500);
 
 /// Stands for the right to delete one message: the receipt handle itself stays with the I/O thread.
 ///
@@ -80,6 +83,8 @@ pub(crate) struct Receipts {
 /// A response some of whose messages are still held. In the masks, bit `i` stands for message `i`.
 struct HeldResponse {
     remote: Rc<Remote>,
+    /// Who received it.
+    queue: Queue,
     handles: Kept,
     /// The handle is still needed.
     held: u16,
@@ -113,9 +118,16 @@ impl Invisibility {
     /// At half of its time. The clock starts somewhere between request and answer; that a poll which waited
     /// was waiting in vain until shortly before its answer is likely but not sure, so up to a quarter is taken
     /// off for it.
+    ///
+    /// What was asked for a short time only is extended almost at once, so that it survives a stall of 2 s.
     fn extend_at(&self) -> Instant {
         let waited = self.answered.saturating_duration_since(self.asked);
-        self.answered + self.first / 2 - waited.min(self.first / 4)
+        let at_half_time = self.answered + self.first / 2 - waited.min(self.first / 4);
+        if self.first < self.then {
+            at_half_time.min(self.answered + EXTEND_SHORT_AFTER)
+        } else {
+            at_half_time
+        }
     }
 }
 
@@ -138,11 +150,13 @@ impl Receipts {
     pub(crate) fn take_in(
         &mut self,
         remote: Rc<Remote>,
+        queue: Queue,
         handles: Handles,
         invisibility: Invisibility,
     ) -> Vec<Receipt> {
-        let response = self.numbers.next(remote.queue.url().is_fifo());
+        let response = self.numbers.next(remote.is_fifo);
         let count = handles.len();
+        remote.count_held(count, 0);
         let all = ((1u32 << count) - 1) as u16;
         if all != 0 {
             let handles = self.store.keep(handles);
@@ -150,6 +164,7 @@ impl Receipts {
                 response,
                 HeldResponse {
                     remote,
+                    queue,
                     handles,
                     held: all,
                     owned: all,
@@ -176,7 +191,7 @@ impl Receipts {
     }
 
     /// The handles of a batch, in order; empty where a message is not held, or its handle is lost.
-    pub(crate) fn handles(&self, batch: &[Receipt]) -> Vec<Cow<'_, str>> {
+    pub(crate) fn handles(&self, batch: &[Receipt]) -> Vec<String> {
         let mut last_read: Option<(u64, Handles)> = None;
         batch
             .iter()
@@ -185,21 +200,17 @@ impl Receipts {
     }
 
     /// A batch is mostly of one response, which is read from its file once.
-    fn handle(
-        &self,
-        receipt: Receipt,
-        last_read: &mut Option<(u64, Handles)>,
-    ) -> Option<Cow<'_, str>> {
+    fn handle(&self, receipt: Receipt, last_read: &mut Option<(u64, Handles)>) -> Option<String> {
         let number = receipt.response();
         let place = match &self.held.get(&number)?.handles {
-            Kept::InMemory(handles) => return handles.get(receipt.index()).map(Cow::Borrowed),
+            Kept::InMemory(handles) => return handles.get(receipt.index()).map(str::to_owned),
             Kept::InFile(place) => place,
         };
         if last_read.as_ref().is_none_or(|(read, _)| *read != number) {
             *last_read = Some((number, place.read()?));
         }
         let (_, handles) = last_read.as_ref()?;
-        Some(Cow::Owned(handles.get(receipt.index())?.to_owned()))
+        Some(handles.get(receipt.index())?.to_owned())
     }
 
     /// The visibility timeout that a message was received with, in seconds, if it is still held: the one that was
@@ -224,6 +235,9 @@ impl Receipts {
     /// Forgets a message: its handle is of no more use.
     pub(crate) fn forget(&mut self, receipt: Receipt) {
         if let Some(response) = self.held.get_mut(&receipt.response()) {
+            if response.held & receipt.bit() != 0 {
+                response.remote.count_held(0, 1);
+            }
             response.held &= !receipt.bit();
             response.owned &= response.held;
             response.kept &= response.held;
@@ -231,6 +245,19 @@ impl Receipts {
                 && let Some(forgotten) = self.held.remove(&receipt.response())
             {
                 self.store.forget(forgotten.handles);
+            }
+        }
+    }
+
+    /// Tells the observer of each message, with how many of its are among `receipts`.
+    pub(crate) fn tell_observers(&self, receipts: &[Receipt], tell: impl Fn(&dyn Observer, u64)) {
+        let queue_of = |receipt: &Receipt| Some(&self.held.get(&receipt.response())?.queue);
+        for of_one in receipts.chunk_by(|one, other| match (queue_of(one), queue_of(other)) {
+            (Some(one), Some(other)) => one.is_same(other),
+            _ => false,
+        }) {
+            if let Some(queue) = of_one.first().and_then(queue_of) {
+                tell(queue.observer(), of_one.len() as u64);
             }
         }
     }
@@ -374,24 +401,54 @@ fn receipts_of(response: u64, mask: u16) -> impl Iterator<Item = Receipt> {
 mod tests {
     use super::*;
     use crate::client::Client;
-    use crate::queue::Queue;
+    use crate::handles::HandlesBuilder;
     use crate::url::QueueUrl;
-    use crate::wire::response;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     const HOUR: Duration = Duration::from_secs(3_600);
 
-    fn remote() -> Rc<Remote> {
+    #[derive(Default)]
+    struct Count(AtomicU64);
+
+    impl Observer for Count {
+        fn deleted(&self, _messages: u64) {}
+        fn delete_failed(&self, messages: u64) {
+            self.0.fetch_add(messages, Relaxed);
+        }
+    }
+
+    fn queue(observer: Arc<dyn Observer>) -> Queue {
         let url = QueueUrl::parse("http://localhost/000000000000/q").unwrap();
-        let queue = Queue::new(url, None, None, Arc::new(())).unwrap();
-        let client = Client::of(queue.endpoint(), Rc::default()).unwrap();
-        Rc::new(Remote::new(queue, Rc::new(client)))
+        Queue::new(url, None, None, observer).unwrap()
+    }
+
+    fn remote() -> Rc<Remote> {
+        let queue = queue(Arc::new(()));
+        let client = Client::new(queue.endpoint(), Rc::default());
+        Rc::new(Remote::new(&queue, Rc::new(client)))
     }
 
     fn handles(count: usize) -> Handles {
-        let messages = vec![r#"{"MessageId":"a","ReceiptHandle":"h","Body":""}"#; count];
-        let body = format!(r#"{{"Messages":[{}]}}"#, messages.join(","));
-        response(body.as_bytes(), |_| ()).unwrap().handles
+        let mut handles = HandlesBuilder::default();
+        for _ in 0..count {
+            handles.push("h").unwrap();
+        }
+        handles.build()
+    }
+
+    fn take_in(
+        receipts: &mut Receipts,
+        remote: &Rc<Remote>,
+        count: usize,
+        invisibility: Invisibility,
+    ) -> Vec<Receipt> {
+        receipts.take_in(
+            remote.clone(),
+            queue(Arc::new(())),
+            handles(count),
+            invisibility,
+        )
     }
 
     fn invisible(asked: Instant, visibility: Duration) -> Invisibility {
@@ -420,7 +477,7 @@ mod tests {
     fn never_hidden_for_more_than_twelve_hours() {
         let mut receipts = Receipts::default();
         let asked = Instant::now();
-        receipts.take_in(remote(), handles(1), invisible(asked, 8 * HOUR));
+        take_in(&mut receipts, &remote(), 1, invisible(asked, 8 * HOUR));
         let mut extend = |age: Duration| {
             let now = asked + age;
             let mut due = receipts.due(now);
@@ -440,7 +497,7 @@ mod tests {
         let (one, other) = (remote(), remote());
         let asked = Instant::now();
         for (remote, count) in [(&one, 4), (&one, 6), (&one, 1), (&other, 10)] {
-            receipts.take_in(remote.clone(), handles(count), invisible(asked, HOUR));
+            take_in(&mut receipts, remote, count, invisible(asked, HOUR));
         }
         let now = asked + HOUR;
         let mut due = receipts.due(now);
@@ -454,7 +511,8 @@ mod tests {
     #[test]
     fn nothing_is_kept_of_a_response_whose_messages_are_all_forgotten() {
         let mut receipts = Receipts::default();
-        let taken = receipts.take_in(remote(), handles(10), invisible(Instant::now(), HOUR));
+        let remote = remote();
+        let taken = take_in(&mut receipts, &remote, 10, invisible(Instant::now(), HOUR));
         assert_eq!(taken.len(), 10);
         for receipt in &taken {
             assert_eq!(receipts.handles(&[*receipt]), ["h"]);
@@ -465,9 +523,40 @@ mod tests {
         assert!(receipts.is_empty());
     }
 
+    #[test]
+    fn what_was_received_for_a_short_time_is_extended_almost_at_once() {
+        let answered = Instant::now();
+        let short = Invisibility {
+            first: Duration::from_secs(3),
+            ..invisible(answered, Duration::from_secs(300))
+        };
+        assert_eq!(short.extend_at() - answered, EXTEND_SHORT_AFTER);
+    }
+
+    #[test]
+    fn observers_are_told_of_their_own_messages() {
+        let mut receipts = Receipts::default();
+        let remote = remote();
+        let observers = [(); 2].map(|()| Arc::new(Count::default()));
+        let mut taken = Vec::new();
+        for (observer, count) in [(&observers[0], 3), (&observers[1], 2), (&observers[0], 4)] {
+            let queue = queue(observer.clone());
+            let invisibility = invisible(Instant::now(), HOUR);
+            taken.extend(receipts.take_in(remote.clone(), queue, handles(count), invisibility));
+        }
+        receipts.forget(taken[0]);
+        receipts.tell_observers(&taken, |observer, count| observer.delete_failed(count));
+        let told = observers.map(|observer| observer.0.load(Relaxed));
+        assert_eq!(
+            told,
+            [7, 2],
+            "a message of a response that is held in part counts"
+        );
+    }
+
     /// 100,000 held messages are 10,000 of these: about 2 MB in the map.
     #[test]
-    fn small() {
-        assert!(size_of::<HeldResponse>() <= 96);
+    fn a_held_response_is_small() {
+        assert!(size_of::<HeldResponse>() <= 104);
     }
 }

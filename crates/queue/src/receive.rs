@@ -10,15 +10,16 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::backoff::Backoff;
-use crate::client::Action;
+use crate::batch::BATCH;
+use crate::client::{ReceiveRequest, Response};
 use crate::engine::{Engine, PollUnderWay};
 use crate::error::{Error, ErrorKind};
 use crate::pipe::{End, Outcome, Pipe, Received};
+use crate::queue::Queue;
 use crate::ramp::Ramp;
 use crate::receipts::{Invisibility, Receipt};
 use crate::remote::Remote;
 use crate::settle::{Fate, settle};
-use crate::wire::{self, BATCH, ReceiveRequest};
 
 /// How to receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,18 +61,18 @@ impl Receive {
 const VISIBILITY_WHILE_WAITING: Duration = Duration::from_secs(3);
 /// For the same reason, waits elsewhere than at AWS are cut into short ones: LocalStack never notices.
 const LONGEST_WAIT_ELSEWHERE: Duration = Duration::from_secs(1);
-/// A poll of a FIFO queue that was sent before a message was left would bring that message, and those behind it, once it
-/// is visible again. It ends so long before that, and the next one asks for as few as the observer then says.
+/// A poll of a FIFO queue that was sent before a message was left would bring that message, and those behind it, once
+/// it is visible again. It ends so long before that, and the next one asks for as few as the observer then says.
 const MARGIN_BEFORE_VISIBLE: Duration = Duration::from_secs(5);
 
-/// An attempt may take so much longer than its wait.
+/// The head of an answer may come so much later than its wait ends.
 const ATTEMPT_GRACE: Duration = Duration::from_secs(5);
-/// All attempts at one poll together may take so much longer than its wait, where there is an end to it.
-const POLL_GRACE: Duration = Duration::from_secs(15);
+/// For how long a poll is tried again once it has failed, where there is an end to it.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// With less time left, an attempt would only hide the last error behind a time-out.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 /// A server that cannot be reached at all is given up sooner.
-const UNREACHABLE_GRACE: Duration = Duration::from_secs(3);
+const PATIENCE_UNREACHABLE: Duration = Duration::from_secs(3);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_WITH_AN_END: Duration = Duration::from_secs(2);
@@ -81,7 +82,7 @@ const WORTH_TELLING: u32 = 3;
 /// Receives until the end, the failure, or until nobody wants any more. What comes after that is released.
 pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
     engine: Rc<Engine>,
-    remote: Rc<Remote>,
+    queue: Queue,
     how: Receive,
     decode: D,
     pipe: Arc<Pipe<T>>,
@@ -89,8 +90,9 @@ pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
     let how = how.within_limits();
     let ramp = Ramp::new(how.limit, how.until_empty, how.concurrency);
     let receiver = Rc::new(Receiver {
+        remote: engine.remote(&queue),
         engine,
-        remote,
+        queue,
         how,
         decode: RefCell::new(decode),
         pipe,
@@ -122,6 +124,7 @@ pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
 struct Receiver<T, D> {
     engine: Rc<Engine>,
     remote: Rc<Remote>,
+    queue: Queue,
     how: Receive,
     decode: RefCell<D>,
     pipe: Arc<Pipe<T>>,
@@ -131,7 +134,9 @@ struct Receiver<T, D> {
 
 /// What one call brought.
 struct Answer<T> {
-    response: wire::Response<T>,
+    response: Response<T>,
+    /// For how long it was asked to wait.
+    wait: Duration,
     /// It brought as many messages as were asked for.
     is_full: bool,
     invisibility: Invisibility,
@@ -198,11 +203,11 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         let longest_wait = self.longest_wait();
         let mut wait_left = self.how.wait;
         loop {
-            let wait = wait_left.min(longest_wait);
-            wait_left -= wait;
-            let Some(mut answer) = self.ask(share, wait).await? else {
+            let Some(mut answer) = self.ask(share, wait_left.min(longest_wait)).await? else {
                 return Ok(None);
             };
+            let wait = answer.wait;
+            wait_left = wait_left.saturating_sub(wait);
             if !answer.response.messages.is_empty() {
                 return Ok(Some(answer));
             }
@@ -220,7 +225,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     fn longest_wait(&self) -> Duration {
         if !self.remote.client.endpoint().origin.is_aws() {
             LONGEST_WAIT_ELSEWHERE
-        } else if self.remote.queue.url().is_fifo() {
+        } else if self.remote.is_fifo {
             self.how.longest_wait_fifo()
         } else {
             self.how.wait
@@ -235,29 +240,50 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         } else {
             self.how.visibility.min(VISIBILITY_WHILE_WAITING)
         };
-        let most = self.remote.queue.observer().most_per_receive();
-        let asked = usize::from(share).min(most.clamp(1, BATCH));
-        let body = self.request(asked, wait, first);
-        let began = Instant::now();
+        let most = self.queue.observer().most_per_receive();
+        let mut request = ReceiveRequest {
+            queue_url: self.remote.url.clone(),
+            is_fifo: self.remote.is_fifo,
+            most: usize::from(share).min(most.clamp(1, BATCH)),
+            wait,
+            visibility: first,
+            attempt_id: self
+                .remote
+                .is_fifo
+                .then(|| format!("{:032x}", fastrand::u128(..))),
+        };
+        let mut failing_since: Option<Instant> = None;
         let mut backoff = Backoff::up_to(if self.how.until_empty {
             LONGEST_PAUSE_WITH_AN_END
         } else {
             LONGEST_PAUSE
         });
         while !self.starts_nothing() {
+            let permit = self.engine.calls.poll().await;
+            if self.starts_nothing() {
+                break;
+            }
             let asked_at = Instant::now();
+            let failing_since_with_an_end = failing_since.filter(|_| self.how.until_empty);
+            let limit;
+            (request.wait, limit) = match failing_since_with_an_end {
+                None => (wait, wait + ATTEMPT_GRACE),
+                Some(since) => fitting(wait, PATIENCE.saturating_sub(since.elapsed())),
+            };
             let under_way = self.begin_poll();
-            let result = self.call(body.clone(), self.limit(wait, began)).await;
+            let result = self.call(&request, limit).await;
             let answered = Instant::now();
+            drop(permit);
             match result {
                 Ok(response) => {
                     self.succeeded();
-                    let is_full = response.messages.len() >= asked;
+                    let is_full = response.messages.len() >= request.most;
                     if has_backlog && is_full {
                         self.engine.polls.learn(answered - asked_at);
                     }
                     return Ok(Some(Answer {
                         response,
+                        wait: request.wait,
                         is_full,
                         invisibility: Invisibility {
                             asked: asked_at,
@@ -271,9 +297,10 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                 Err(error) => {
                     drop(under_way);
                     let pause = backoff.pause();
+                    let since = *failing_since.get_or_insert(answered);
                     if self.how.until_empty {
-                        let patience = patience(&error, wait);
-                        if began.elapsed() + pause + SHORTEST_ATTEMPT >= patience {
+                        let patience = patience(&error);
+                        if since.elapsed() + pause + SHORTEST_ATTEMPT >= patience {
                             return Err(error);
                         }
                     }
@@ -285,40 +312,16 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         Ok(None)
     }
 
-    fn request(&self, asked: usize, wait: Duration, visibility: Duration) -> Vec<u8> {
-        let url = self.remote.queue.url();
-        let attempt_id = url
-            .is_fifo()
-            .then(|| format!("{:032x}", fastrand::u128(..)));
-        ReceiveRequest {
-            queue_url: url.as_str(),
-            max_number_of_messages: asked,
-            wait_time_seconds: wait.as_secs(),
-            visibility_timeout: visibility.as_secs(),
-            message_system_attribute_names: if url.is_fifo() {
-                ReceiveRequest::FIFO_ATTRIBUTES
-            } else {
-                ReceiveRequest::ATTRIBUTES
-            },
-            receive_request_attempt_id: attempt_id.as_deref(),
+    async fn call(&self, request: &ReceiveRequest, limit: Duration) -> Result<Response<T>, Error> {
+        let decode = |body: &str| (*self.decode.borrow_mut())(body);
+        let response = self.remote.client.receive(request, limit, decode).await?;
+        if response.messages.is_empty() && self.remote.is_at_its_limit() {
+            return Err(Error::new(
+                ErrorKind::OverLimit,
+                "this session holds as many messages of the queue as may be in flight",
+            ));
         }
-        .to_json()
-    }
-
-    async fn call(&self, body: Vec<u8>, limit: Duration) -> Result<wire::Response<T>, Error> {
-        let client = &self.remote.client;
-        let answer = client.call(Action::ReceiveMessage, body, limit).await?;
-        wire::response(&answer, &mut *self.decode.borrow_mut())
-    }
-
-    /// How long the next attempt may take.
-    fn limit(&self, wait: Duration, began: Instant) -> Duration {
-        let attempt = wait + ATTEMPT_GRACE;
-        if self.how.until_empty {
-            attempt.min((wait + POLL_GRACE).saturating_sub(began.elapsed()))
-        } else {
-            attempt
-        }
+        Ok(response)
     }
 
     fn succeeded(&self) {
@@ -366,6 +369,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     fn hand_over(&self, answer: Answer<T>) {
         let receipts = self.engine.receipts.borrow_mut().take_in(
             self.remote.clone(),
+            self.queue.clone(),
             answer.response.handles,
             answer.invisibility,
         );
@@ -417,12 +421,20 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     }
 }
 
-/// How long a poll with an end is tried when it fails like this. What does not pass is not tried again.
-fn patience(error: &Error, wait: Duration) -> Duration {
+/// How long an attempt may wait, and take in all, where that much time is left for it.
+fn fitting(wait: Duration, left: Duration) -> (Duration, Duration) {
+    let longest = Duration::from_secs(left.saturating_sub(ATTEMPT_GRACE).as_secs());
+    let wait = wait.min(longest);
+    (wait, left.min(wait + ATTEMPT_GRACE))
+}
+
+/// For how long, from its first failure, a poll with an end is tried when it fails like this. What does not pass is not
+/// tried again.
+fn patience(error: &Error) -> Duration {
     match error.kind {
         _ if !error.is_transient() => Duration::ZERO,
-        ErrorKind::Unreachable | ErrorKind::Broken => UNREACHABLE_GRACE,
-        _ => wait + POLL_GRACE,
+        ErrorKind::Unreachable => PATIENCE_UNREACHABLE,
+        _ => PATIENCE,
     }
 }
 
@@ -471,6 +483,24 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_fits_the_time_that_is_left() {
+        let seconds = Duration::from_secs;
+        for (wait, left, expected) in [
+            (20, 15, (10, 15)),
+            (20, 7, (2, 7)),
+            (20, 3, (0, 3)),
+            (1, 15, (1, 6)),
+        ] {
+            let (asked, limit) = fitting(seconds(wait), seconds(left));
+            assert_eq!(
+                (asked, limit),
+                (seconds(expected.0), seconds(expected.1)),
+                "{wait} {left}"
+            );
+        }
+    }
 
     #[test]
     fn a_poll_of_a_fifo_queue_ends_before_what_was_left_is_visible() {

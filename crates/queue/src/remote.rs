@@ -16,12 +16,18 @@ const DELETES_AT_ONCE_FIFO: usize = 16;
 /// ChangeMessageVisibilityBatch calls in flight that release messages, or that leave them.
 const RELEASES_AT_ONCE: usize = 32;
 
+/// Most messages that a queue lets be in flight (SQS developer guide, "Quotas").
+const MOST_IN_FLIGHT: usize = 120_000;
+
+/// There is one for a queue, whoever receives from it: what they settle shares calls.
 pub(crate) struct Remote {
-    pub queue: Queue,
+    pub url: String,
+    pub is_fifo: bool,
     pub client: Rc<Client>,
     pub deletes: Lane,
     pub releases: Lane,
     pub leaves: Lane,
+    held: Cell<usize>,
 }
 
 /// Messages waiting for the same fate.
@@ -29,35 +35,46 @@ pub(crate) struct Lane {
     pub pending: RefCell<VecDeque<Receipt>>,
     pub calls: Cell<usize>,
     pub calls_at_once: usize,
+    pub is_about_to_call: Cell<bool>,
     /// When SQS last confirmed something, or when there was last nothing to confirm.
     pub last_progress: Cell<Instant>,
 }
 
 impl Remote {
-    pub(crate) fn new(queue: Queue, client: Rc<Client>) -> Remote {
+    pub(crate) fn new(queue: &Queue, client: Rc<Client>) -> Remote {
+        let is_fifo = queue.url().is_fifo();
         // One call at a time releases the messages of a group in their order.
-        let (deletes_at_once, releases_at_once) = if queue.url().is_fifo() {
+        let (deletes_at_once, releases_at_once) = if is_fifo {
             (DELETES_AT_ONCE_FIFO, 1)
         } else {
             (DELETES_AT_ONCE, RELEASES_AT_ONCE)
         };
         Remote {
-            queue,
+            url: queue.url().as_str().to_owned(),
+            is_fifo,
             client,
             deletes: Lane::of(deletes_at_once),
             releases: Lane::of(releases_at_once),
             leaves: Lane::of(RELEASES_AT_ONCE),
+            held: Cell::new(0),
         }
     }
-}
 
-/// The thread ends in the middle of its work: what is still waiting was not deleted.
-impl Drop for Remote {
-    fn drop(&mut self) {
-        let undone = self.deletes.pending.borrow().len();
-        if undone > 0 {
-            self.queue.observer().delete_failed(undone as u64);
-        }
+    /// Whether it is `queue`.
+    pub(crate) fn is(&self, queue: &Queue) -> bool {
+        self.url == queue.url().as_str() && self.client.endpoint() == queue.endpoint()
+    }
+
+    /// So many messages of it are held more, or fewer.
+    pub(crate) fn count_held(&self, more: usize, fewer: usize) {
+        self.held
+            .set((self.held.get() + more).saturating_sub(fewer));
+    }
+
+    /// Whether this process alone holds as many messages as the queue lets be in flight. A long poll is then answered
+    /// with nothing, as if the queue were empty.
+    pub(crate) fn is_at_its_limit(&self) -> bool {
+        self.held.get() >= MOST_IN_FLIGHT
     }
 }
 
@@ -67,11 +84,33 @@ impl Lane {
             pending: RefCell::default(),
             calls: Cell::new(0),
             calls_at_once,
+            is_about_to_call: Cell::new(false),
             last_progress: Cell::new(Instant::now()),
         }
     }
 
     pub(crate) fn is_idle(&self) -> bool {
         self.calls.get() == 0 && self.pending.borrow().is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::url::QueueUrl;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_queue_is_at_its_limit_when_as_many_are_held_as_may_be_in_flight() {
+        let url = QueueUrl::parse("http://localhost/000000000000/q").unwrap();
+        let queue = Queue::new(url, None, None, Arc::new(())).unwrap();
+        let remote = Remote::new(
+            &queue,
+            Rc::new(Client::new(queue.endpoint(), Rc::default())),
+        );
+        remote.count_held(MOST_IN_FLIGHT, 0);
+        assert!(remote.is_at_its_limit());
+        remote.count_held(0, 1);
+        assert!(!remote.is_at_its_limit());
     }
 }

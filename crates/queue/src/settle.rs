@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use crate::backoff::Backoff;
-use crate::client::Action;
+use crate::batch::{BATCH, Verdict};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
+use crate::queue::Observer;
 use crate::receipts::{Receipt, Receipts};
 use crate::remote::{Lane, Remote};
-use crate::wire::{BATCH, Verdict, batch_answer, batch_request};
 
 /// What is to become of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +38,6 @@ impl Work {
             Work::Delete => &remote.deletes,
             Work::Release => &remote.releases,
             Work::Leave => &remote.leaves,
-        }
-    }
-
-    fn action(self) -> Action {
-        match self {
-            Work::Delete => Action::DeleteMessageBatch,
-            Work::Release | Work::Leave => Action::ChangeMessageVisibilityBatch,
         }
     }
 
@@ -100,8 +93,21 @@ pub(crate) fn settle(engine: &Rc<Engine>, mut receipts: Vec<Receipt>, fate: Fate
         }
     }
     for remote in touched {
-        start_calls(engine, &remote, work);
+        start_calls_soon(engine, &remote, work);
     }
+}
+
+/// Starts calls once everything that was handed over with these messages is here, so that they share batches: a
+/// transaction hands over what each of its subtransactions received.
+fn start_calls_soon(engine: &Rc<Engine>, remote: &Rc<Remote>, work: Work) {
+    if work.lane(remote).is_about_to_call.replace(true) {
+        return;
+    }
+    let (engine, remote) = (engine.clone(), remote.clone());
+    engine.clone().spawn(async move {
+        work.lane(&remote).is_about_to_call.set(false);
+        start_calls(&engine, &remote, work);
+    });
 }
 
 /// Starts as many calls as there may be at once and work for.
@@ -156,10 +162,7 @@ impl Batch {
             match result {
                 Ok(verdicts) => self.sort_out(&verdicts),
                 Err(error) if may_pass(&error) => {}
-                Err(_) => {
-                    self.give_up();
-                    self.give_up_pending();
-                }
+                Err(_) => self.give_up(),
             }
             if self.remaining.is_empty() {
                 return;
@@ -181,17 +184,23 @@ impl Batch {
         if self.work != Work::Delete {
             self.extensions_to_end().await;
         }
-        let body = {
+        let _permit = self.engine.calls.settle().await;
+        let (handles, seconds) = {
             let receipts = self.engine.receipts.borrow();
-            batch_request(
-                self.remote.queue.url().as_str(),
-                &receipts.handles(&self.remaining),
+            (
+                receipts.handles(&self.remaining),
                 self.visibility_timeout(&receipts),
             )
         };
-        let client = &self.remote.client;
-        let answer = client.call(self.work.action(), body, limit).await?;
-        batch_answer(&answer, self.remaining.len())
+        let Remote { client, url, .. } = &*self.remote;
+        match seconds {
+            None => client.delete(url, &handles, limit).await,
+            Some(seconds) => {
+                client
+                    .change_visibility(url, &handles, seconds, limit)
+                    .await
+            }
+        }
     }
 
     /// In seconds. All messages of a batch were received alike.
@@ -239,63 +248,47 @@ impl Batch {
     }
 
     fn sort_out(&mut self, verdicts: &[Verdict]) {
-        let (mut done, mut refused) = (0, 0);
-        let mut verdicts = verdicts.iter();
-        for receipt in std::mem::take(&mut self.remaining) {
-            match verdicts.next() {
-                Some(Verdict::Done) => done += 1,
-                Some(Verdict::Refused) => refused += 1,
-                Some(Verdict::Again) | None => {
-                    self.remaining.push(receipt);
-                    continue;
-                }
+        let (mut done, mut refused, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, receipt) in self.remaining.drain(..).enumerate() {
+            match verdicts.get(index) {
+                Some(Verdict::Done) => done.push(receipt),
+                Some(Verdict::Refused) => refused.push(receipt),
+                Some(Verdict::Again) | None => again.push(receipt),
             }
-            self.forget(receipt);
         }
-        if done > 0 {
+        self.remaining = again;
+        if !done.is_empty() {
             self.lane().last_progress.set(Instant::now());
         }
-        self.report(done, refused);
+        self.settled(&done, |observer, count| observer.deleted(count));
+        self.settled(&refused, |observer, count| observer.delete_failed(count));
     }
 
     fn give_up(&mut self) {
         let given_up = std::mem::take(&mut self.remaining);
-        self.abandon(&given_up);
+        self.settled(&given_up, |observer, count| observer.delete_failed(count));
     }
 
     fn give_up_pending(&self) {
         let given_up: Vec<Receipt> = self.lane().pending.borrow_mut().drain(..).collect();
-        self.abandon(&given_up);
+        self.settled(&given_up, |observer, count| observer.delete_failed(count));
     }
 
-    fn abandon(&self, receipts: &[Receipt]) {
-        for receipt in receipts {
-            self.forget(*receipt);
-        }
-        self.report(0, receipts.len());
-    }
-
-    fn forget(&self, receipt: Receipt) {
+    /// Tells what became of messages, and forgets them.
+    fn settled(&self, messages: &[Receipt], tell: impl Fn(&dyn Observer, u64)) {
         let mut receipts = self.engine.receipts.borrow_mut();
-        if self.work == Work::Leave
-            && let Some(until) = receipts.hidden_until(receipt)
-        {
-            self.engine.shared.left.settle(receipt, until);
-        }
-        receipts.forget(receipt);
-    }
-
-    fn report(&self, done: usize, failed: usize) {
         if self.work == Work::Delete {
-            let observer = self.remote.queue.observer();
-            if done > 0 {
-                observer.deleted(done as u64);
-            }
-            if failed > 0 {
-                observer.delete_failed(failed as u64);
-            }
+            receipts.tell_observers(messages, tell);
         }
-        self.engine.settled(done + failed);
+        for receipt in messages {
+            if self.work == Work::Leave
+                && let Some(until) = receipts.hidden_until(*receipt)
+            {
+                self.engine.shared.left.settle(*receipt, until);
+            }
+            receipts.forget(*receipt);
+        }
+        self.engine.settled(messages.len());
     }
 
     fn lane(&self) -> &Lane {
@@ -310,7 +303,9 @@ impl Drop for Batch {
     }
 }
 
-/// Whether to call again. A stranger's answer is likely a proxy's, and passes.
+/// Whether to call again. A stranger's answer is likely a proxy's, and passes. So may a want of credentials: there were
+/// some when the messages were received.
 fn may_pass(error: &Error) -> bool {
-    error.is_transient() || error.kind == ErrorKind::NotSqs
+    use ErrorKind::*;
+    error.is_transient() || matches!(error.kind, NotSqs | NoCredentials | CredentialsFailed)
 }

@@ -1,4 +1,4 @@
-//! The little that both sides of the I/O thread see: whether it is there, what is unsettled, what was left, how to wake.
+//! The little that both sides of the I/O thread see: whether it is there, what is unsettled or was left, how to wake.
 
 use std::io;
 use std::sync::OnceLock;

@@ -70,10 +70,7 @@ impl QueueUrl {
     /// The first rule that is broken.
     pub fn parse(text: &str) -> Result<QueueUrl, InvalidQueueUrl> {
         let (origin, path) = Origin::parse(text)?;
-        let site = Site::of(origin.host())?;
-        if site.is_aws() && !origin.is_encrypted() {
-            return Err(InvalidQueueUrl::Unencrypted);
-        }
+        let site = origin.site()?;
 
         let path = path.strip_suffix('/').unwrap_or(path);
         let segments: Vec<&str> = path.split('/').skip(1).collect();
@@ -145,7 +142,6 @@ impl QueueUrl {
 pub(crate) struct Origin {
     text: String,
     host: String,
-    port: u16,
     encrypted: bool,
 }
 
@@ -190,7 +186,6 @@ impl Origin {
             Origin {
                 text,
                 host,
-                port,
                 encrypted,
             },
             path,
@@ -202,27 +197,38 @@ impl Origin {
         &self.text
     }
 
-    /// What the `Host` header says: `host[:port]`, the port only where it is not the default one.
-    pub(crate) fn authority(&self) -> &str {
-        self.text
-            .split_once("://")
-            .map_or("", |(_, authority)| authority)
-    }
-
     pub(crate) fn host(&self) -> &str {
         &self.host
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     pub(crate) fn is_encrypted(&self) -> bool {
         self.encrypted
     }
 
+    /// Who answers there.
+    ///
+    /// # Errors
+    /// AWS, but not SQS, or not through https.
+    fn site(&self) -> Result<Site<'_>, InvalidQueueUrl> {
+        let site = Site::of(&self.host)?;
+        if site.is_aws() && !self.encrypted {
+            return Err(InvalidQueueUrl::Unencrypted);
+        }
+        Ok(site)
+    }
+
+    /// That it is nothing of AWS' but SQS, and encrypted if it is.
+    pub(crate) fn check(&self) -> Result<(), InvalidQueueUrl> {
+        self.site().map(|_| ())
+    }
+
     pub(crate) fn is_aws(&self) -> bool {
         aws_labels(&self.host).is_some()
+    }
+
+    /// Whether it is in a VPC of its own, whatever the server's configuration says of endpoints.
+    pub(crate) fn is_vpc_endpoint(&self) -> bool {
+        aws_labels(&self.host).is_some_and(|labels| labels.ends_with(".vpce"))
     }
 
     /// The region that the host names, if it names one.
@@ -233,7 +239,7 @@ impl Origin {
 
 /// The domains under which AWS' partitions have their services
 /// (`partitions.json` of the AWS SDKs: `dnsSuffix` and `dualStackDnsSuffix`).
-const AWS_SUFFIXES: [&str; 10] = [
+const AWS_SUFFIXES: [&str; 14] = [
     ".amazonaws.com",
     ".amazonaws.com.cn",
     ".amazonaws.eu",
@@ -244,6 +250,10 @@ const AWS_SUFFIXES: [&str; 10] = [
     ".sc2s.sgov.gov",
     ".cloud.adc-e.uk",
     ".csp.hci.ic.gov",
+    ".api.aws.ic.gov",
+    ".api.aws.scloud",
+    ".api.cloud-aws.adc-e.uk",
+    ".api.aws.hci.ic.gov",
 ];
 
 const LOCALSTACK_SUFFIX: &str = ".localhost.localstack.cloud";

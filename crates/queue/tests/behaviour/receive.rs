@@ -254,7 +254,9 @@ fn a_receive_that_is_wound_down_delivers_what_its_polls_bring() {
     assert!(inlet.polls_about_to_answer());
     let (messages, outcome) = drain(&io, &mut inlet);
     assert!(matches!(outcome, Outcome::End(End::Stopped)), "{outcome:?}");
-    assert_eq!(messages.len(), polls * 10);
+    let all_polls = server.calls("ReceiveMessage").len();
+    assert!(all_polls <= polls + 8, "only what was on its way");
+    assert_eq!(messages.len(), all_polls * 10);
     assert_eq!(server.visible(), 1_000 - messages.len());
     assert!(!inlet.polls_about_to_answer());
 }

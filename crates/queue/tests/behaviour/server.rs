@@ -1,16 +1,19 @@
 //! An SQS of the test's own: a queue in memory behind SQS' JSON protocol, and a script that may make any call
 //! go wrong.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -26,6 +29,8 @@ pub struct Call {
     pub action: String,
     pub body: Value,
     pub authorization: String,
+    /// The `X-Amz-Date` header.
+    pub signed_at: String,
     /// 0 for the first call of its action.
     pub number: usize,
     pub at: Instant,
@@ -43,10 +48,18 @@ pub enum Fault {
     Answer(u16, String),
     /// Carries it out, and answers this instead of what came of it.
     CarryOutButAnswer(u16, String),
+    /// Refuses the signature, with this in its `Date` header.
+    RefuseSignature(&'static str),
     /// Never answers.
     Hang,
     /// Closes the connection without an answer.
     Reset,
+    /// Closes it after a while.
+    ResetAfter(Duration),
+    /// Carries it out and lets the answer arrive in so many parts, with a pause before each.
+    Slowly(usize, Duration),
+    /// Carries it out and answers with the first half only.
+    Stall,
     /// Carries it out and closes the connection instead of answering.
     CarryOutAndReset,
     /// Carries it out after a while.
@@ -70,8 +83,16 @@ type Script = Box<dyn FnMut(&Call) -> Option<Fault> + Send>;
 pub struct Server {
     pub port: u16,
     state: Arc<Mutex<State>>,
+    connections: Arc<Connections>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Open connections: now, and at most.
+#[derive(Default)]
+struct Connections {
+    now: AtomicUsize,
+    most: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -104,10 +125,11 @@ impl Message {
 impl Server {
     pub fn start() -> Server {
         let state = Arc::new(Mutex::new(State::default()));
+        let connections = Arc::new(Connections::default());
         let (tell_port, port) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = {
-            let state = state.clone();
+            let (state, connections) = (state.clone(), connections.clone());
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -119,7 +141,7 @@ impl Server {
                         .send(listener.local_addr().unwrap().port())
                         .unwrap();
                     tokio::select! {
-                        () = accept(listener, state) => {}
+                        () = accept(listener, state, connections) => {}
                         _ = stopped => {}
                     }
                 });
@@ -129,6 +151,7 @@ impl Server {
         Server {
             port: port.recv().unwrap(),
             state,
+            connections,
             stop: Some(stop),
             thread: Some(thread),
         }
@@ -200,6 +223,12 @@ impl Server {
         state.most_in_flight.get(action).copied().unwrap_or(0)
     }
 
+    /// Open connections now, and the most that there were at one time.
+    pub fn connections(&self) -> (usize, usize) {
+        let Connections { now, most } = &*self.connections;
+        (now.load(Ordering::SeqCst), most.load(Ordering::SeqCst))
+    }
+
     /// ReceiveMessage calls in flight.
     pub fn polls(&self) -> usize {
         let state = self.state.lock().unwrap();
@@ -216,18 +245,22 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
+async fn accept(listener: TcpListener, state: Arc<Mutex<State>>, connections: Arc<Connections>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             return;
         };
         stream.set_nodelay(true).unwrap();
         let state = state.clone();
+        let connections = connections.clone();
+        let now = connections.now.fetch_add(1, Ordering::SeqCst) + 1;
+        connections.most.fetch_max(now, Ordering::SeqCst);
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(state.clone(), request));
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
+            connections.now.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }
@@ -253,7 +286,7 @@ impl From<Infallible> for Closed {
 async fn answer(
     state: Arc<Mutex<State>>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Closed> {
+) -> Result<Response<Answer>, Closed> {
     let header = |name: &str| {
         let value = request
             .headers()
@@ -262,7 +295,7 @@ async fn answer(
         value.unwrap_or("").to_owned()
     };
     let action = header("x-amz-target").replace("AmazonSQS.", "");
-    let authorization = header("authorization");
+    let signature = (header("authorization"), header("x-amz-date"));
     let body = request
         .into_body()
         .collect()
@@ -270,7 +303,7 @@ async fn answer(
         .map_err(|_| Closed)?
         .to_bytes();
     let body: Value = serde_json::from_slice(&body).unwrap();
-    let (call, fault) = state.lock().unwrap().note(action, body, authorization);
+    let (call, fault) = state.lock().unwrap().note(action, body, signature);
     let _in_flight = InFlight::begin(state.clone(), call.action.clone());
     match fault {
         None => Ok(ok(carry_out(&state, &call).await)),
@@ -279,8 +312,29 @@ async fn answer(
             carry_out(&state, &call).await;
             Ok(with_status(status, text))
         }
+        Some(Fault::RefuseSignature(date)) => {
+            let mut response = with_status(403, error("SignatureDoesNotMatch"));
+            response.headers_mut().insert("date", date.parse().unwrap());
+            Ok(response)
+        }
         Some(Fault::Hang) => pending().await,
         Some(Fault::Reset) => Err(Closed),
+        Some(Fault::ResetAfter(delay)) => {
+            tokio::time::sleep(delay).await;
+            Err(Closed)
+        }
+        Some(Fault::Slowly(parts, pause)) => {
+            let body = carry_out(&state, &call).await.to_string();
+            Ok(Response::new(Answer::in_parts(&body, parts, pause)))
+        }
+        Some(Fault::Stall) => {
+            let body = carry_out(&state, &call).await.to_string();
+            Ok(Response::new(Answer::in_parts(
+                &body,
+                2,
+                Duration::from_secs(3_600),
+            )))
+        }
         Some(Fault::CarryOutAndReset) => {
             carry_out(&state, &call).await;
             Err(Closed)
@@ -315,12 +369,52 @@ async fn answer(
     }
 }
 
-fn ok(body: Value) -> Response<Full<Bytes>> {
+/// The body of an answer, which may arrive slowly.
+pub struct Answer {
+    parts: VecDeque<Bytes>,
+    pause: Duration,
+    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Answer {
+    /// In parts of about the same length; the first comes at once.
+    fn in_parts(body: &str, parts: usize, pause: Duration) -> Answer {
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let length = body.len().div_ceil(parts).max(1);
+        let parts = (0..body.len()).step_by(length);
+        Answer {
+            parts: parts
+                .map(|start| body.slice(start..body.len().min(start + length)))
+                .collect(),
+            pause,
+            sleep: None,
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(sleep) = &mut self.sleep {
+            std::task::ready!(sleep.as_mut().poll(context));
+        }
+        let pause = self.pause;
+        self.sleep = (!pause.is_zero()).then(|| Box::pin(tokio::time::sleep(pause)));
+        Poll::Ready(self.parts.pop_front().map(|part| Ok(Frame::data(part))))
+    }
+}
+
+fn ok(body: Value) -> Response<Answer> {
     with_status(200, body.to_string())
 }
 
-fn with_status(status: u16, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn with_status(status: u16, body: String) -> Response<Answer> {
+    let mut response = Response::new(Answer::in_parts(&body, 1, Duration::ZERO));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     response
 }
@@ -378,7 +472,7 @@ impl State {
         &mut self,
         action: String,
         body: Value,
-        authorization: String,
+        (authorization, signed_at): (String, String),
     ) -> (Call, Option<Fault>) {
         let number = self
             .calls
@@ -389,6 +483,7 @@ impl State {
             action,
             body,
             authorization,
+            signed_at,
             number,
             at: Instant::now(),
         };
@@ -422,15 +517,18 @@ impl State {
                 message.receive_count += 1;
                 message.visible_at = now + visibility;
                 message.handle = Some(handle.clone());
+                let mut attributes = json!({
+                    "SentTimestamp": "1700000000000",
+                    "ApproximateReceiveCount": message.receive_count.to_string(),
+                });
+                if let Some(group) = &message.group {
+                    attributes["MessageGroupId"] = json!(group);
+                }
                 json!({
                     "MessageId": message.id.to_string(),
                     "ReceiptHandle": handle,
                     "Body": message.body,
-                    "Attributes": {
-                        "SentTimestamp": "1700000000000",
-                        "ApproximateReceiveCount": message.receive_count.to_string(),
-                        "MessageGroupId": message.group,
-                    },
+                    "Attributes": attributes,
                 })
             })
             .collect()

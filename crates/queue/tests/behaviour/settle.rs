@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use queue::{Fate, Hidden, Io, Receipt, Receive};
+use queue::{Fate, Hidden, Io, Receipt, Receive, Setup};
 
 use crate::reader::*;
 use crate::server::{Fault, Server, error};
@@ -24,12 +24,37 @@ fn all_received(count: usize) -> (Server, Io, Arc<Counts>, Vec<Receipt>) {
 #[test]
 fn deletes_are_batches_of_ten_several_at_once() {
     let (server, io, counts, receipts) = all_received(1_000);
-    server.script(|_| Some(Fault::Late(Duration::from_millis(100))));
+    server.script(|_| Some(Fault::Late(Duration::from_millis(500))));
     settle_all(&io, receipts, Fate::Delete);
     assert_eq!(server.deleted(), 1_000);
     assert_eq!(counts.get(), (1_000, 0));
     assert_eq!(server.calls("DeleteMessageBatch").len(), 100);
     assert_eq!(server.most_in_flight("DeleteMessageBatch"), 64);
+}
+
+/// As a transaction with many calls in it does.
+#[test]
+fn what_many_receives_brought_is_deleted_in_shared_batches() {
+    let server = Server::start();
+    server.send(300);
+    let io = Io::start().unwrap();
+    let mut taken = Vec::new();
+    let all_counts: Vec<_> = (0..300)
+        .map(|_| {
+            let (queue, counts) = queue_at(&server.url());
+            let mut inlet = io.receive(&queue, at_most(1), body);
+            taken.push(receipts(&messages(&io, &mut inlet)));
+            counts
+        })
+        .collect();
+    for receipts in taken {
+        io.settle(receipts, Fate::Delete);
+    }
+    until("settled", || io.unsettled() == 0);
+    assert_eq!(server.deleted(), 300);
+    assert!(all_counts.iter().all(|counts| counts.get() == (1, 0)));
+    let calls = server.calls("DeleteMessageBatch").len();
+    assert!(calls <= 40, "{calls} calls");
 }
 
 /// 4,000 handles of the server are 1.3 MB, more than stays in memory.
@@ -39,9 +64,13 @@ fn handles_that_went_to_a_file_are_good_all_the_same() {
     server.send(4_000);
     let opened = Arc::new(AtomicUsize::new(0));
     let count = opened.clone();
-    let io = Io::start_with_files(move || {
+    let open_file = move || {
         count.fetch_add(1, Ordering::SeqCst);
         tempfile::tempfile()
+    };
+    let io = Io::start_with(Setup {
+        open_file: Some(Box::new(open_file)),
+        ..Setup::default()
     })
     .unwrap();
     let (queue, counts) = queue_at(&server.url());
@@ -141,7 +170,22 @@ fn what_does_not_pass_is_given_up_at_once() {
     settle_all(&io, receipts, Fate::Delete);
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(counts.get(), (0, 500));
-    assert!(server.calls("DeleteMessageBatch").len() <= 64);
+    assert_eq!(
+        server.calls("DeleteMessageBatch").len(),
+        50,
+        "each batch once"
+    );
+}
+
+#[test]
+fn a_batch_that_is_refused_costs_no_other() {
+    let (server, io, counts, receipts) = all_received(1_000);
+    server.script(|call| {
+        (call.number == 3).then(|| Fault::Answer(400, error("InvalidParameterValue")))
+    });
+    settle_all(&io, receipts, Fate::Delete);
+    assert_eq!(counts.get(), (990, 10));
+    assert_eq!(server.deleted(), 990);
 }
 
 #[test]

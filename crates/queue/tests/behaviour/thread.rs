@@ -4,10 +4,10 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use queue::{Io, Receive};
+use queue::{Fate, Io, Receive, Setup};
 
 use crate::reader::*;
-use crate::server::Server;
+use crate::server::{Fault, Server};
 
 /// The blocked signals of the threads whose name is `name`, as a mask with bit 0 for signal 1.
 fn blocked_signals(name: &str) -> Vec<u64> {
@@ -42,6 +42,45 @@ fn every_signal_is_blocked_there_and_none_more_here() {
     for mask in masks {
         assert_eq!(mask | not_blockable, u64::MAX, "{mask:x}");
     }
+}
+
+#[test]
+fn no_more_connections_are_open_than_allowed() {
+    let server = Server::start();
+    server.send(600);
+    server.script(|_| Some(Fault::Late(Duration::from_millis(10))));
+    let io = Io::start_with(Setup {
+        connections: 4,
+        ..Setup::default()
+    })
+    .unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, at_most(300), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    settle_all(&io, receipts(&messages), Fate::Delete);
+    let (_, most) = server.connections();
+    assert!(most <= 4, "{most}");
+
+    io.allow_connections(40);
+    let mut inlet = io.receive(&queue, at_most(300), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    settle_all(&io, receipts(&messages), Fate::Delete);
+    let (_, most) = server.connections();
+    assert!(most > 4 && most <= 40, "{most}");
+    assert_eq!(server.deleted(), 600);
+}
+
+#[test]
+fn idle_connections_are_closed() {
+    let server = Server::start();
+    server.send(100);
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, at_most(100), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    settle_all(&io, receipts(&messages), Fate::Delete);
+    assert!(server.connections().0 > 0);
+    until("closed", || server.connections().0 == 0);
 }
 
 /// Run by the next test, in a process of its own, for its standard error.
