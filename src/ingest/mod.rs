@@ -24,6 +24,7 @@ pub use intake::Intake;
 pub use message::Taken;
 pub use peek::{Peeked, peek};
 pub use pruning::{prune, prune_daily, retention};
+pub use queue_record::note_retention;
 pub use receipts::AtAbort;
 pub use ring::Counting;
 pub use source::{Source, allowed_queue};
