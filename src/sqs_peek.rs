@@ -52,43 +52,45 @@ fn sqs_peek(
     }
     let source = Source::new(queue_url)?;
     let target = Target::check_for(c"sqs_peek()")?;
-    let peeked = peek(&source, &target, n.unsigned_abs().into())?;
-    notice::peeked(&peeked);
-    Ok(TableIterator::new(peeked.into_iter().map(|peeked| {
-        let Peeked {
-            message,
-            sent_at,
-            receive_count,
-            bytes,
-            is_known,
-            refused,
-        } = peeked;
-        let (row, rejected) = match message.content {
-            Ok(row) => (Some(row), refused),
-            Err(rejected) => (None, Some(rejected)),
-        };
-        let login = row.as_ref().map(|row| &row.login);
-        let text =
-            |of: fn(&login::MaskedLogin) -> Option<&str>| login.and_then(of).map(str::to_owned);
-        let (reason, sqlstate) = rejected
-            .map(|rejected| (rejected.reason, rejected.sqlstate))
-            .unzip();
-        (
-            message.id.into(),
-            sent_at.and_then(timestamp),
-            receive_count.into(),
-            message.group.map(|group| (*group).to_owned()),
-            text(|login| Some(login.user_id())),
-            text(|login| login.device_type()),
-            text(|login| login.masked_ip()),
-            text(|login| login.masked_device_id()),
-            text(|login| login.locale()),
-            login.map(|login| login.app_version()),
-            row.as_ref().map(|row| date(row.key.day())),
-            is_known,
-            reason,
-            sqlstate,
-            bytes as i64,
-        )
-    })))
+    let peek = peek(&source, &target, n.unsigned_abs().into())?;
+    notice::peeked(&peek);
+    Ok(TableIterator::new(peek.messages.into_iter().map(
+        |peeked| {
+            let Peeked {
+                message,
+                sent_at,
+                receive_count,
+                bytes,
+                is_known,
+                refused,
+            } = peeked;
+            let (row, rejected) = match message.content {
+                Ok(row) => (Some(row), refused),
+                Err(rejected) => (None, Some(rejected)),
+            };
+            let login = row.as_ref().map(|row| &row.login);
+            let text =
+                |of: fn(&login::MaskedLogin) -> Option<&str>| login.and_then(of).map(str::to_owned);
+            let (reason, sqlstate) = rejected
+                .map(|rejected| (rejected.reason, rejected.sqlstate))
+                .unzip();
+            (
+                message.id.into(),
+                sent_at.and_then(timestamp),
+                receive_count.into(),
+                message.group.map(|group| (*group).to_owned()),
+                text(|login| Some(login.user_id())),
+                text(|login| login.device_type()),
+                text(|login| login.masked_ip()),
+                text(|login| login.masked_device_id()),
+                text(|login| login.locale()),
+                login.map(|login| login.app_version()),
+                row.as_ref().map(|row| date(row.key.day())),
+                is_known,
+                reason,
+                sqlstate,
+                bytes as i64,
+            )
+        },
+    )))
 }

@@ -266,3 +266,41 @@ fn a_role_needs_execute_and_insert() {
         .session
         .run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
+
+#[test]
+fn messages_that_the_redrive_policy_takes_next_are_a_warning() {
+    let mut scene = scene();
+    scene.queue.send(&logins::good(2));
+    let dead_letters = scene.sqs.queue();
+    scene.sqs.set_redrive(&scene.queue, &dead_letters, 2);
+    scene.peek("1");
+    assert_eq!(scene.session.take_notices().len(), 1);
+
+    scene.peek("1");
+
+    let notices = scene.session.take_notices();
+    let warning = notices.iter().find(|notice| notice.severity() == "WARNING");
+    let warning = warning.unwrap_or_else(|| panic!("{notices:?}"));
+    assert!(warning.message().contains("2 messages"), "{notices:?}");
+    assert!(
+        warning.detail().unwrap().contains("more than 2 times"),
+        "{notices:?}"
+    );
+}
+
+#[test]
+fn a_queue_that_does_not_answer_about_itself_can_be_peeked_into() {
+    let mut scene = scene();
+    scene.queue.send(&logins::good(2));
+    for answer in [
+        Answer::Refuse {
+            status: 403,
+            code: "AccessDenied",
+        },
+        Answer::Hang,
+    ] {
+        scene.sqs.always("GetQueueAttributes", answer);
+        assert_eq!(scene.peek("1").len(), 2);
+        assert_eq!(scene.session.take_notices().len(), 1);
+    }
+}

@@ -22,7 +22,7 @@ mod writer;
 
 pub use intake::Intake;
 pub use message::Taken;
-pub use peek::{Peeked, peek};
+pub use peek::{Peek, Peeked, peek};
 pub use pruning::{prune, prune_daily, retention};
 pub use queue_record::note_retention;
 pub use receipts::AtAbort;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use pgrx::check_for_interrupts;
-use queue::{Inlet, Next, Receipt, Receive, Received};
+use queue::{Description, Inlet, Next, Pending, Receipt, Receive, Received};
 
 use super::ledger::Key;
 use super::message::{Decoded, Message, Row, time_of_sending};
@@ -41,6 +41,21 @@ pub struct Peeked {
     pub refused: Option<Rejected>,
 }
 
+/// How long the queue may take to tell its redrive policy.
+const ATTRIBUTES_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long to wait for the redrive policy, once the messages are there.
+const ATTRIBUTES_WITHIN: Duration = Duration::from_secs(2);
+
+/// What was found in a queue.
+pub struct Peek {
+    /// The messages, in the order in which they came.
+    pub messages: Vec<Peeked>,
+    /// A message that was received so often goes to the dead-letter queue instead of being received once more. `None`: there is no
+    /// redrive policy, or the queue may not be asked for it.
+    pub max_receive_count: Option<u32>,
+}
+
 /// What becomes of a body, and how long it was.
 type Measured = (usize, Decoded);
 
@@ -51,11 +66,32 @@ type Measured = (usize, Decoded);
 ///
 /// # Errors
 /// What the queue said; [`Failure::NoPartition`], as an ingest would.
-pub fn peek(source: &Source, target: &Target, limit: u64) -> Result<Vec<Peeked>, Failure> {
+pub fn peek(source: &Source, target: &Target, limit: u64) -> Result<Peek, Failure> {
+    let asked = io::with(|io| io.describe(source.queue(), ATTRIBUTES_LIMIT))?;
     let mut held = Held(Vec::new());
-    let mut peeked = receive(source, limit, &mut held)?;
+    let mut messages = receive(source, limit, &mut held)?;
+    judge_all(&mut messages, target)?;
+    drop(held);
+    let max_receive_count = if messages.is_empty() {
+        None
+    } else {
+        max_receive_count(asked)
+    };
+    Ok(Peek {
+        messages,
+        max_receive_count,
+    })
+}
+
+fn max_receive_count(asked: Pending<Result<Description, queue::Error>>) -> Option<u32> {
+    let answer = io::answers(vec![asked], ATTRIBUTES_WITHIN).pop()??;
+    Some(answer.ok()?.attributes.redrive?.max_receive_count)
+}
+
+/// Looks all of them up in the ledger, and tries the rows of the others.
+fn judge_all(peeked: &mut [Peeked], target: &Target) -> Result<(), Failure> {
     let statements = Statements::prepared(target);
-    let known = statements.known(&keys(&peeked));
+    let known = statements.known(&keys(peeked));
     let tried = attempt_to_keep(
         || {
             peeked
@@ -64,11 +100,7 @@ pub fn peek(source: &Source, target: &Target, limit: u64) -> Result<Vec<Peeked>,
         },
         |_| false,
     );
-    match tried {
-        Ok(outcome) => outcome?,
-        Err(error) => error.rethrow(),
-    }
-    Ok(peeked)
+    tried.unwrap_or_else(|error| error.rethrow())
 }
 
 /// Receipts of messages that are given back as soon as this is dropped.
