@@ -1,65 +1,11 @@
 //! `sqs_check` says what keeps messages from becoming rows, raises nothing, and changes nothing.
 
-use std::collections::BTreeMap;
 use std::fs;
 
+use tests::check_report::Report;
 use tests::cluster::Cluster;
 use tests::database::{Database, Session};
 use tests::run;
-
-/// What `sqs_check` says of one thing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Found {
-    status: String,
-    detail: String,
-    hint: Option<String>,
-}
-
-/// Everything that `sqs_check` says, by what it is about.
-#[derive(Debug)]
-struct Report(BTreeMap<String, Found>);
-
-impl Report {
-    fn here(session: &mut Session) -> Report {
-        Report::of(session, "NULL")
-    }
-
-    #[track_caller]
-    fn of(session: &mut Session, argument: &str) -> Report {
-        let rows = session.rows(&format!("SELECT * FROM public.sqs_check({argument})"));
-        let found = rows.into_iter().map(|row| {
-            let [name, status, detail, hint] = row.try_into().unwrap();
-            let found = Found {
-                status: status.unwrap(),
-                detail: detail.unwrap(),
-                hint,
-            };
-            (name.unwrap(), found)
-        });
-        Report(found.collect())
-    }
-
-    #[track_caller]
-    fn get(&self, check: &str) -> &Found {
-        self.0
-            .get(check)
-            .unwrap_or_else(|| panic!("no check \"{check}\" in {self:#?}"))
-    }
-
-    /// The check has this status, its detail these words; it has a hint unless there is nothing to do.
-    #[track_caller]
-    fn expect(&self, check: &str, status: &str, words: &str) {
-        let found = self.get(check);
-        assert_eq!(found.status, status, "{check}: {found:?}");
-        assert!(found.detail.contains(words), "{check}: {found:?}");
-        assert_eq!(found.hint.is_some(), status != "ok", "{check}: {found:?}");
-    }
-
-    fn with_status(&self, status: &str) -> Vec<&str> {
-        let of_status = self.0.iter().filter(|(_, found)| found.status == status);
-        of_status.map(|(name, _)| name.as_str()).collect()
-    }
-}
 
 #[test]
 fn a_fresh_database_has_nothing_but_what_was_not_set_up() {

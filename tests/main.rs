@@ -8,6 +8,7 @@
 
 mod any_user_logins;
 mod check;
+mod check_queue;
 mod clear_errors;
 mod copies;
 mod delete_after_commit;

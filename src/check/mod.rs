@@ -1,11 +1,13 @@
 //! What keeps messages from becoming rows, found out without touching any: `sqs_check`.
 //!
 //! A check looks at one thing and reports a [`Finding`], also where the look itself fails. The files are its subjects:
-//! [`database`], [`user_logins`], [`ledger`], [`settings`], [`workers`], [`queues`].
+//! [`database`], [`user_logins`], [`ledger`], [`settings`], [`workers`], and for
+//! queues [`queues`] and [`remote`]. What the vault needs has its place beside [`settings`].
 
 mod database;
 mod ledger;
 mod queues;
+mod remote;
 mod settings;
 mod text;
 mod user_logins;

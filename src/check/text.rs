@@ -17,13 +17,24 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// A short time: "12 ms", "0.4 ms".
+pub fn milliseconds(time: Duration) -> String {
+    let milliseconds = time.as_secs_f64() * 1_000.0;
+    if milliseconds < 10.0 {
+        format!("{milliseconds:.1} ms")
+    } else {
+        format!("{milliseconds:.0} ms")
+    }
+}
+
 /// "1 worker", "2 workers".
 pub fn count(count: u64, what: &str) -> String {
-    if count == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{count} {what}s")
-    }
+    count_of(count, what, &format!("{what}s"))
+}
+
+/// "1 address", "2 addresses".
+pub fn count_of(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 #[cfg(test)]

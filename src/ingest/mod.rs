@@ -27,6 +27,6 @@ pub use pruning::{prune, prune_daily, retention};
 pub use queue_record::note_retention;
 pub use receipts::AtAbort;
 pub use ring::Counting;
-pub use source::{Source, allowed_queue};
+pub use source::{Source, allowed_queue, failure_of};
 pub use target::Target;
 pub use writer::{Memory, Tally, Writer};
