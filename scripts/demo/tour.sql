@@ -5,6 +5,13 @@
 CREATE EXTENSION user_logins_sqs;
 
 \echo
+\echo '-- What stands between this server and the queue? Nothing but what a demo can do without.'
+SELECT "check", status, detail FROM sqs_check(:'queue') WHERE status <> 'ok';
+
+\echo '-- What an ingest would make of the next messages, which stay in the queue.'
+SELECT message_id, left(masked_ip, 12) || '…' AS masked_ip, app_version, create_date, known, reason, bytes
+  FROM sqs_peek(:'queue', 3);
+
 \echo '-- Up to 2,000 messages: receive, mask, insert, commit, delete.'
 \timing on
 SELECT sqs_ingest(:'queue', 2000);

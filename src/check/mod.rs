@@ -18,7 +18,7 @@ use std::time::Duration;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
-use crate::errors::Failure;
+use crate::errors::{Failure, SEE_CHECK};
 use crate::pg::error::Caught;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::subtransaction::attempt;
@@ -108,7 +108,8 @@ impl From<Failure> for Finding {
             Some(detail) => format!("{}. {detail}", report.message()),
             None => report.message().to_owned(),
         };
-        Finding::of(Status::Error, detail, report.hint().map(str::to_owned))
+        let hint = report.hint().map(|hint| hint.trim_end_matches(SEE_CHECK));
+        Finding::of(Status::Error, detail, hint.map(str::to_owned))
     }
 }
 
