@@ -508,7 +508,7 @@ fn without_a_queue_those_of_all_subscriptions_are_checked() {
     let report = Report::here(&mut admin);
     report.expect(&of(&bad, "subscription"), "warning", "disabled");
     let report = Report::on(&mut admin, &good);
-    report.expect("subscription", "ok", "1 of 1 worker");
+    report.expect("subscription", "ok", "1 of 1 workers");
 
     admin.run("UPDATE sqs_subscription SET workers = 20");
     admin.run("UPDATE sqs_subscription SET enabled = true");

@@ -155,22 +155,17 @@ fn what_the_table_refuses_is_shown_with_its_row() {
 #[test]
 fn a_message_that_was_ingested_before_is_known() {
     let mut scene = scene();
-    scene.queue.send(&logins::good(1));
-    scene
-        .sqs
-        .always("ReceiveMessage", Answer::ServeAndKeepVisible);
-    scene.sqs.script(|call| match call.action.as_str() {
-        "ReceiveMessage" => Answer::ServeAndKeepVisible,
-        "DeleteMessageBatch" => Answer::FailEntries {
-            entries: vec![0],
-            code: "AccessDenied",
-        },
-        _ => Answer::Serve,
-    });
+    let body = &logins::good(1)[0];
+    let id = "219f8380-5770-4cc2-8c3e-5c715e145f5e";
+    let sent_at = "1790000000000";
+    scene.sqs.put_as(&scene.queue, id, body, sent_at);
     assert_eq!(scene.session.ingest(&scene.queue, 1), 1);
-    scene.sqs.behave();
 
-    assert_eq!(scene.peek("known"), [[Some("t".to_owned())]]);
+    scene.sqs.put_as(&scene.queue, id, body, sent_at);
+    scene.sqs.put_as(&scene.queue, id, body, "1790000000001");
+
+    let known = scene.peek("known");
+    assert_eq!(known, [[Some("t".to_owned())], [Some("f".to_owned())]]);
 }
 
 #[test]

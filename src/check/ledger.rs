@@ -30,7 +30,7 @@ pub fn own_tables() -> Finding {
 /// How large the ledger is.
 pub fn size() -> Finding {
     found(OwnTable::find(LEDGER), |ledger| {
-        let sql = "SELECT pg_catalog.sum(GREATEST(reltuples, 0))::pg_catalog.int8, \
+        let sql = "SELECT pg_catalog.sum(GREATEST(reltuples, pg_catalog.pg_stat_get_live_tuples(oid), 0))::pg_catalog.int8, \
                      pg_catalog.pg_size_pretty(pg_catalog.sum(pg_catalog.pg_total_relation_size(oid))) \
                    FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ANY ($1)";
         let sizes: SpiResult<(Option<i64>, Option<String>)> =
@@ -151,7 +151,7 @@ pub fn rejections() -> Finding {
         }
         Ok(Finding::warning(
             format!(
-                "{} in the last 24 hours, most of them: {}",
+                "{} in the last 24 hours, most often: {}",
                 text::count(count, "message"),
                 reason.unwrap_or_default()
             ),

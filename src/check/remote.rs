@@ -7,7 +7,7 @@ use queue::{
     Attributes, Encryption, Error, ErrorKind, Examination, Network, Queue, Redrive, Right,
 };
 
-use super::{Finding, Status, text};
+use super::{Finding, text};
 use crate::ingest::failure_of;
 use crate::settings;
 
@@ -29,6 +29,9 @@ const LEAST_RECEIVES_FIFO: u32 = 3;
 /// What is said of everything that only the queue could tell.
 const ALLOW_ATTRIBUTES: &str =
     "Allow the server's AWS identity sqs:GetQueueAttributes on the queue. Ingesting does without.";
+
+/// What is said of what could not be found out because something else failed.
+const SEE_OTHERS: &str = "See \"credentials\", \"connection\" and \"answer\".";
 
 /// Everything that was found out about `queue`, in the order in which one thing needs the other.
 pub fn findings(queue: &Queue, found: &Examination) -> Vec<(&'static str, Finding)> {
@@ -56,7 +59,14 @@ pub fn findings(queue: &Queue, found: &Examination) -> Vec<(&'static str, Findin
     findings.extend(of_attributes.map(|(name, check)| {
         let finding = match &found.attributes {
             Ok(attributes) => check(queue, found, attributes),
-            Err(_) => Finding::unknown("the queue could not be asked", ALLOW_ATTRIBUTES),
+            Err(error) => {
+                let hint = if error.kind == ErrorKind::AccessDenied {
+                    ALLOW_ATTRIBUTES
+                } else {
+                    SEE_OTHERS
+                };
+                Finding::unknown("the queue could not be asked", hint)
+            }
         };
         (name, finding)
     }));
@@ -120,7 +130,7 @@ fn connection(queue: &Queue, found: &Examination) -> Finding {
 fn tls(queue: &Queue, found: &Examination) -> Finding {
     let tls = match &found.network {
         Ok(network) => &network.tls,
-        Err(error) => return not_asked(error),
+        Err(_) => return not_found_out(),
     };
     let tls = match tls {
         None => {
@@ -131,7 +141,10 @@ fn tls(queue: &Queue, found: &Examination) -> Finding {
         }
         Some(Ok(tls)) => tls,
         Some(Err(error)) if error.kind == ErrorKind::Tls => return failed(queue, error),
-        Some(Err(error)) => return not_asked(error),
+        Some(Err(error)) => {
+            let detail = format!("could not be found out: {}", error.detail);
+            return Finding::unknown(detail, SEE_OTHERS);
+        }
     };
     match tls.not_after.map(time_until) {
         None => Finding::ok(tls.version),
@@ -153,6 +166,12 @@ fn tls(queue: &Queue, found: &Examination) -> Finding {
 
 /// Whether the server answers as SQS does, to whomever it takes these credentials for.
 fn answer(queue: &Queue, found: &Examination) -> Finding {
+    if found.credentials.is_err() {
+        return Finding::unknown(
+            "without credentials no call is made",
+            "See \"credentials\".",
+        );
+    }
     let rights = [&found.delete, &found.change_visibility];
     let unknown = rights.into_iter().find_map(|right| match right {
         Right::Unknown(error) => Some(error),
@@ -170,7 +189,7 @@ fn answer(queue: &Queue, found: &Examination) -> Finding {
 
 fn clock(found: &Examination) -> Finding {
     let Some(ahead) = found.clock_ahead else {
-        return Finding::unknown("no answer told the time", "See \"answer\".");
+        return Finding::unknown("no answer told the time", SEE_OTHERS);
     };
     let difference = text::duration(Duration::from_secs(ahead.unsigned_abs()));
     if ahead.abs() <= CLOCK_TOLERANCE {
@@ -198,7 +217,7 @@ fn right(right: &Right, action: &str) -> Finding {
             format!("{action} is denied: {}", error.detail),
             format!("Allow the server's AWS identity {action} on the queue."),
         ),
-        Right::Unknown(error) => not_asked(error),
+        Right::Unknown(_) => not_found_out(),
     }
 }
 
@@ -209,7 +228,7 @@ fn right_to_get_attributes(found: &Examination) -> Finding {
             format!("sqs:GetQueueAttributes is denied: {}", error.detail),
             ALLOW_ATTRIBUTES,
         ),
-        Err(error) => not_asked(error),
+        Err(_) => not_found_out(),
     }
 }
 
@@ -335,10 +354,6 @@ fn failed(queue: &Queue, error: &Error) -> Finding {
 }
 
 /// Something else failed before, and is told there.
-fn not_asked(error: &Error) -> Finding {
-    Finding::of(
-        Status::Unknown,
-        format!("could not be found out: {}", error.detail),
-        Some("See \"credentials\", \"connection\" and \"answer\".".to_owned()),
-    )
+fn not_found_out() -> Finding {
+    Finding::unknown("could not be found out", SEE_OTHERS)
 }

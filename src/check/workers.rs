@@ -169,7 +169,7 @@ pub fn of_subscription(subscription: &Subscription) -> Finding {
 }
 
 fn of_workers(running: usize, wanted: usize, row: Option<QueueRow>) -> Finding {
-    let detail = format!("{running} of {} run", text::count(wanted as u64, "worker"));
+    let detail = format!("{running} of {wanted} workers run");
     let state = row.as_ref().and_then(|row| row.state);
     let last_error = row.as_ref().and_then(|row| row.last_error.clone());
     if let (Some(state @ (State::Retrying | State::Paused)), Some(error)) = (state, last_error) {

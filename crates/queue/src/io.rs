@@ -14,7 +14,6 @@ use tokio::select;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use crate::client::Client;
 use crate::engine::{Command, Engine};
 use crate::error::{Error, ErrorKind};
 use crate::examine::{Description, Examination, describe, examine};
@@ -135,18 +134,18 @@ impl Io {
 
     /// Examines `queue` in at most `limit`, without receiving from it. [`fd`](Io::fd) becomes readable when it is done.
     pub fn examine(&self, queue: &Queue, limit: Duration) -> Pending<Examination> {
-        self.ask(queue, move |client, queue| examine(client, queue, limit))
+        self.ask(queue, move |engine, queue| examine(engine, queue, limit))
     }
 
     /// Asks `queue` what it says of itself, in at most `limit`; otherwise as [`examine`](Io::examine).
     pub fn describe(&self, queue: &Queue, limit: Duration) -> Pending<Result<Description, Error>> {
-        self.ask(queue, move |client, queue| describe(client, queue, limit))
+        self.ask(queue, move |engine, queue| describe(engine, queue, limit))
     }
 
     fn ask<T, F>(
         &self,
         queue: &Queue,
-        work: impl FnOnce(Rc<Client>, Queue) -> F + Send + 'static,
+        work: impl FnOnce(Rc<Engine>, Queue) -> F + Send + 'static,
     ) -> Pending<T>
     where
         T: Send + 'static,
@@ -155,7 +154,7 @@ impl Io {
         let (mut answer, pending) = oneshot::channel();
         let queue = queue.clone();
         let start = move |engine: &Rc<Engine>| {
-            let work = work(engine.remote(&queue).client.clone(), queue);
+            let work = work(engine.clone(), queue);
             let shared = engine.shared.clone();
             engine.spawn(async move {
                 select! {

@@ -18,6 +18,7 @@ pub use network::{Connection, Network, Tls};
 pub use rights::Right;
 
 use crate::client::Client;
+use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::queue::Queue;
 
@@ -92,12 +93,9 @@ fn longest_retention(
 }
 
 /// Examines `queue` in at most `limit`.
-pub(crate) async fn examine(client: Rc<Client>, queue: Queue, limit: Duration) -> Examination {
-    let until = Instant::now() + limit;
-    let (network, answers) = join!(
-        network_within(&client, until),
-        Answers::of(&client, &queue, until)
-    );
+pub(crate) async fn examine(engine: Rc<Engine>, queue: Queue, limit: Duration) -> Examination {
+    let subject = Subject::of(engine, queue, limit);
+    let (network, answers) = join!(subject.look_at_network(), Answers::of(&subject));
     Examination {
         network,
         credentials: answers.credentials,
@@ -112,37 +110,77 @@ pub(crate) async fn examine(client: Rc<Client>, queue: Queue, limit: Duration) -
 
 /// Asks `queue`, and its dead-letter queue, about themselves, in at most `limit`.
 pub(crate) async fn describe(
-    client: Rc<Client>,
+    engine: Rc<Engine>,
     queue: Queue,
     limit: Duration,
 ) -> Result<Description, Error> {
-    let until = Instant::now() + limit;
-    let url = queue.url().as_str();
-    let attributes = within(until, attributes::ask(&client, url, CALL_LIMIT)).await?;
-    let dead_letters = ask_dead_letters(&client, &queue, &attributes, until).await;
+    let subject = Subject::of(engine, queue, limit);
+    let attributes = subject.ask(subject.url()).await?;
+    let dead_letters = subject.ask_dead_letters(&attributes).await;
     Ok(Description {
         attributes,
         dead_letters,
     })
 }
 
-async fn ask_dead_letters(
-    client: &Client,
-    queue: &Queue,
-    attributes: &Attributes,
+/// A queue that is asked, and until when.
+struct Subject {
+    engine: Rc<Engine>,
+    client: Rc<Client>,
+    queue: Queue,
     until: Instant,
-) -> Option<Result<Attributes, Error>> {
-    let redrive = attributes.redrive.as_ref()?;
-    let url = redrive.url_beside(queue.url().as_str());
-    Some(within(until, attributes::ask(client, &url, CALL_LIMIT)).await)
 }
 
-async fn network_within(client: &Client, until: Instant) -> Result<Network, Error> {
-    within(until, async {
-        let origin = client.destination().await?;
-        network::look(&origin).await
-    })
-    .await
+impl Subject {
+    fn of(engine: Rc<Engine>, queue: Queue, limit: Duration) -> Subject {
+        Subject {
+            client: engine.remote(&queue).client.clone(),
+            engine,
+            queue,
+            until: Instant::now() + limit,
+        }
+    }
+
+    fn url(&self) -> &str {
+        self.queue.url().as_str()
+    }
+
+    /// What `step`, which takes a connection, comes to.
+    async fn connected<T>(&self, step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.bounded(async {
+            let _permit = self.engine.calls.settle().await;
+            step.await
+        })
+        .await
+    }
+
+    /// What `step` comes to, unless the time for all steps is up before.
+    async fn bounded<T>(&self, step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        timeout_at(self.until, step).await.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::TimedOut,
+                "it took longer than an examination may take",
+            ))
+        })
+    }
+
+    async fn look_at_network(&self) -> Result<Network, Error> {
+        self.connected(async {
+            let origin = self.client.destination().await?;
+            network::look(&origin).await
+        })
+        .await
+    }
+
+    async fn ask(&self, url: &str) -> Result<Attributes, Error> {
+        self.connected(attributes::ask(&self.client, url, CALL_LIMIT))
+            .await
+    }
+
+    async fn ask_dead_letters(&self, attributes: &Attributes) -> Option<Result<Attributes, Error>> {
+        let redrive = attributes.redrive.as_ref()?;
+        Some(self.ask(&redrive.url_beside(self.url())).await)
+    }
 }
 
 /// What the server answers to calls that change nothing.
@@ -157,23 +195,20 @@ struct Answers {
 }
 
 impl Answers {
-    async fn of(client: &Client, queue: &Queue, until: Instant) -> Answers {
-        let credentials = within(until, client.credentials()).await;
+    async fn of(subject: &Subject) -> Answers {
+        let (client, url) = (&subject.client, subject.url());
+        let credentials = subject.bounded(client.credentials()).await;
         if let Err(error) = &credentials {
             return Answers::none(error);
         }
-        let url = queue.url().as_str();
         let clock = rights::Clock::default();
         let (attributes, delete, change_visibility) = join!(
-            within(until, attributes::ask(client, url, CALL_LIMIT)),
-            within(until, rights::delete(client, url, CALL_LIMIT, &clock)),
-            within(
-                until,
-                rights::change_visibility(client, url, CALL_LIMIT, &clock)
-            ),
+            subject.ask(url),
+            subject.connected(rights::delete(client, url, CALL_LIMIT, &clock)),
+            subject.connected(rights::change_visibility(client, url, CALL_LIMIT, &clock)),
         );
         let dead_letters = match &attributes {
-            Ok(attributes) => ask_dead_letters(client, queue, attributes, until).await,
+            Ok(attributes) => subject.ask_dead_letters(attributes).await,
             Err(_) => None,
         };
         Answers {
@@ -198,17 +233,4 @@ impl Answers {
             change_visibility: Right::Unknown(error.clone()),
         }
     }
-}
-
-/// What `step` comes to, unless the time for all steps is up before.
-async fn within<T>(
-    until: Instant,
-    step: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    timeout_at(until, step).await.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorKind::TimedOut,
-            "it took longer than an examination may take",
-        ))
-    })
 }
