@@ -24,7 +24,7 @@ COMMENT ON FUNCTION sqs_subscription_stamp() IS
 COMMENT ON FUNCTION sqs_subscription_check_role() IS
     'Trigger function: a row names a role that its writer has the rights of';
 COMMENT ON FUNCTION sqs_prune(bigint) IS
-    'Delete ledger entries and rejections older than user_logins_sqs.ledger_retention, return the number of entries';
+    'Remove days of the ledger, and rejections, that are older than user_logins_sqs.ledger_retention; return the number of entries';
 COMMENT ON FUNCTION sqs_masks(text) IS
     'Masks that an ip or device_id has here: under the current key, under older ones, and without a key';
 COMMENT ON FUNCTION sqs_check(text) IS
@@ -34,12 +34,7 @@ COMMENT ON FUNCTION sqs_peek(text, integer) IS
 COMMENT ON FUNCTION sqs_check_user_logins() IS
     'Raise an error if user_logins cannot take rows from the current user, as every ingest does before it receives';
 
--- A table that was there before is adopted; it, or a database whose text is not UTF-8, is refused with a message that
--- says why. In a restore there is no table yet.
-DO $$
-BEGIN
-    PERFORM @extschema@.sqs_check_user_logins();
-EXCEPTION
-    WHEN undefined_table THEN NULL;
-END
-$$;
+-- A table that is there is adopted; it, or a database whose text is not UTF-8, is refused with a message that says why.
+SELECT @extschema@.sqs_create_user_logins();
+DROP FUNCTION @extschema@.sqs_create_user_logins();
+SELECT @extschema@.sqs_check_user_logins();

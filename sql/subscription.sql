@@ -37,11 +37,13 @@ SELECT pg_catalog.pg_extension_config_dump('sqs_subscription', '');
 CREATE TRIGGER stamp_installation
     BEFORE INSERT OR UPDATE ON sqs_subscription
     FOR EACH ROW EXECUTE FUNCTION sqs_subscription_stamp();
+ALTER TABLE sqs_subscription ENABLE ALWAYS TRIGGER stamp_installation;
 
-CREATE TRIGGER check_role
+-- A constraint trigger, since those cannot be replaced (CREATE OR REPLACE TRIGGER) by whoever was granted TRIGGER.
+CREATE CONSTRAINT TRIGGER check_role
     AFTER INSERT OR UPDATE ON sqs_subscription
+    NOT DEFERRABLE
     FOR EACH ROW EXECUTE FUNCTION sqs_subscription_check_role();
-ALTER TABLE sqs_subscription ENABLE ALWAYS TRIGGER check_role;
 
 CREATE TRIGGER wake_launcher
     AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON sqs_subscription

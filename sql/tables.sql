@@ -42,8 +42,9 @@ CREATE TABLE sqs_rejected (
     PRIMARY KEY (queue_url, message_id)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05);
 
--- For pruning.
+-- For pruning, and for the groups that wait.
 CREATE INDEX ON sqs_rejected (last_seen);
+CREATE INDEX ON sqs_rejected (queue_url, message_group) WHERE message_group IS NOT NULL;
 
 COMMENT ON TABLE sqs_rejected IS
     'Messages that could not become rows of user_logins, and why. Holds nothing of their bodies';
@@ -77,28 +78,3 @@ COMMENT ON COLUMN sqs_queue.message_retention IS
     'Retention period of the queue then, or of its dead-letter queue if that is longer; NULL: messages were ingested on that day';
 
 SELECT pg_catalog.pg_extension_config_dump('sqs_queue', '');
-
--- user_logins belongs to its users, not to the extension: DROP EXTENSION keeps it and pg_dump dumps it. A restore
--- of such a dump runs CREATE EXTENSION first and makes the table itself. Every dump sets row_security at its top,
--- which hardly anybody else does.
-DO $$
-BEGIN
-    IF pg_catalog.to_regclass('@extschema@.user_logins') IS NULL
-       AND NOT EXISTS (
-           SELECT FROM pg_catalog.pg_settings
-           WHERE name OPERATOR(pg_catalog.=) 'row_security' AND source OPERATOR(pg_catalog.=) 'session'
-       ) THEN
-        CREATE TABLE @extschema@.user_logins (
-            user_id          varchar(128),
-            device_type      varchar(32),
-            masked_ip        varchar(256),
-            masked_device_id varchar(256),
-            locale           varchar(32),
-            app_version      integer,
-            create_date      date
-        );
-        COMMENT ON TABLE @extschema@.user_logins IS 'Logins, one row a message, ip and device_id masked';
-        ALTER EXTENSION user_logins_sqs DROP TABLE @extschema@.user_logins;
-    END IF;
-END
-$$;

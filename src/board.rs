@@ -213,6 +213,13 @@ pub fn assignments() -> Vec<Assignment> {
     assignments.unwrap_or_default()
 }
 
+/// Whether a worker has been told to end, and has not yet.
+pub fn is_any_ending() -> bool {
+    BOARD
+        .locked(|board| in_states(board, &[State::Ending]).next().is_some())
+        .unwrap_or(false)
+}
+
 /// Reserves a slot for a worker that is about to be started. `None`: all are in use.
 pub fn reserve(assignment: &Assignment) -> Option<usize> {
     BOARD.locked(|board| {

@@ -72,7 +72,7 @@ pub enum Failure {
     /// `user_logins` refuses row after row.
     AllRefused {
         table: String,
-        rows: u64,
+        rows: usize,
         last: String,
     },
     /// `user_logins` has no partition for a row. `message` is Postgres' own.
@@ -200,7 +200,7 @@ fn said(failure: Failure) -> Said {
             ERRCODE_INVALID_PARAMETER_VALUE,
             format!("line {line} of mask key file \"{file}\" is not a key"),
         )
-        .detail("Another line has a name before its key, so each must.")
+        .detail("Where a file has more than one line, each must be a name and a key.")
         .hint("Write one key a line, as \"name: key\", the current one first; or nothing but one key."),
         NotInstalled => {
             Said::new(ERRCODE_UNDEFINED_OBJECT, "extension \"user_logins_sqs\" is not installed in this database")
@@ -297,7 +297,7 @@ fn said(failure: Failure) -> Said {
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {table} refuses every row"),
         )
-        .detail(format!("It refused {rows} rows in succession and took none. The last refusal was {last}."))
+        .detail(format!("It refused at least {rows} rows in succession and took none. The last refusal was {last}."))
         .hint("Check its constraints, triggers and policies. No message was rejected; all are kept or released."),
         NoPartition { table, message } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -70,6 +70,9 @@ fn allow_connections(io: &Io) {
     let more = wanted
         .min(MOST_CONNECTIONS)
         .saturating_sub(CONNECTIONS.get());
+    if more == 0 {
+        return;
+    }
     let granted = open_files::acquire(more);
     if granted > 0 {
         let connections = CONNECTIONS.get() + granted;
@@ -78,8 +81,8 @@ fn allow_connections(io: &Io) {
     }
 }
 
-/// Waits for the answers to what was asked, for as long as `limit`; interrupts are handled meanwhile. `None` stands for an answer that
-/// did not come, or cannot come any more.
+/// Waits for the answers to what was asked, for as long as `limit`; interrupts are handled meanwhile. `None` stands for
+/// an answer that did not come, or cannot come any more.
 pub fn answers<T>(mut asked: Vec<Pending<T>>, limit: Duration) -> Vec<Option<T>> {
     let until = Instant::now() + limit;
     let mut answers: Vec<Option<Option<T>>> = asked.iter().map(|_| None).collect();

@@ -39,6 +39,7 @@ mod report;
 mod settings;
 mod sqs_check;
 mod sqs_check_user_logins;
+mod sqs_create_user_logins;
 mod sqs_drain;
 mod sqs_ingest;
 mod sqs_masks;

@@ -97,11 +97,21 @@ fn parse(content: &[u8]) -> Result<Vec<&[u8]>, usize> {
             .filter(|(_, line)| !line.is_empty() && !line.starts_with(b"#"))
     };
     if !lines().any(|(_, line)| named_key(line).is_some()) {
-        return Ok(vec![content.trim_ascii()]);
+        return bare_key(content).map(|key| vec![key]);
     }
     lines()
         .map(|(number, line)| named_key(line).ok_or(number + 1))
         .collect()
+}
+
+/// A key may be any bytes; but a text of several lines, or with a comment, is no key, and somebody thinks it is several.
+fn bare_key(content: &[u8]) -> Result<&[u8], usize> {
+    let key = content.trim_ascii();
+    let is_doubtful = key.starts_with(b"#") || key.contains(&b'\n');
+    if is_doubtful && str::from_utf8(key).is_ok() {
+        return Err(1);
+    }
+    Ok(key)
 }
 
 /// The key in `name: key`; a name is letters, digits, hyphens, underscores and dots.
@@ -122,8 +132,10 @@ mod tests {
     #[test]
     fn one_bare_key_is_the_whole_file_without_white_space_at_its_ends() {
         for content in [
-            "0123456789abcdef\n",
-            "  two\nlines \n",
+            "0123456789abcdef
+",
+            "  spaced out 
+",
             "a:b",
             ": x",
             "",
@@ -135,6 +147,19 @@ mod tests {
             );
         }
         assert_eq!(parse(&[0, 255, b'\n']), Ok(vec![&[0u8, 255][..]]));
+    }
+
+    #[test]
+    fn a_text_that_may_be_meant_as_several_keys_is_none() {
+        for content in [
+            "one line\nand another",
+            "# a comment\n0123456789abcdef",
+            "# k1: 0123456789abcdef",
+        ] {
+            assert_eq!(parse(content.as_bytes()), Err(1), "{content}");
+        }
+        let binary = b"\xff0123456789\n#abcdef";
+        assert_eq!(parse(binary), Ok(vec![&binary[..]]));
     }
 
     #[test]

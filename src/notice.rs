@@ -39,8 +39,8 @@ pub fn skipped(tally: &Tally) {
     notice.report(PgLogLevel::NOTICE);
 }
 
-/// One NOTICE that looking has left its trace on the messages, none where there were none; and a WARNING where the redrive policy
-/// takes some of them away for it.
+/// One NOTICE that looking has left its trace on the messages, none where there were none; and a WARNING where the
+/// redrive policy takes some of them away for it.
 pub fn peeked(peek: &Peek) {
     if peek.messages.is_empty() {
         return;
@@ -67,7 +67,8 @@ pub fn peeked(peek: &Peek) {
             "user_logins_sqs",
         )
         .set_detail(format!(
-            "The redrive policy of the queue moves a message to the dead-letter queue instead of handing it out more than {most} times."
+            "The redrive policy of the queue moves a message to the dead-letter queue instead of handing it out more \
+             than {most} times."
         ))
         .set_hint("Ingest from the dead-letter queue, or move its messages back.")
         .report(PgLogLevel::WARNING);

@@ -6,7 +6,7 @@
 //! security-restricted operation.
 
 use std::cell::RefCell;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::{BuiltinOid, Oid, PgOid};
@@ -14,8 +14,8 @@ use pgrx::spi::{OwnedPreparedStatement, SpiResult};
 use pgrx::{PgLogLevel, Spi};
 
 use crate::errors::Failure;
-use crate::pg::identity::as_role;
-use crate::pg::relation::{self, Trigger};
+use crate::pg::identity::{as_role, may_act_for};
+use crate::pg::relation::{self, Enabled, Trigger};
 
 /// The name of the extension.
 pub const EXTENSION: &CStr = c"user_logins_sqs";
@@ -34,6 +34,7 @@ pub const SUBSCRIPTION: &CStr = c"sqs_subscription";
 pub struct OwnTable {
     oid: Oid,
     schema: Oid,
+    bare_name: CString,
     /// With its schema, quoted.
     name: String,
 }
@@ -57,6 +58,7 @@ impl OwnTable {
         Ok(OwnTable {
             oid,
             schema,
+            bare_name: name.to_owned(),
             name: relation::qualified_name(schema, name),
         })
     }
@@ -66,6 +68,7 @@ impl OwnTable {
         OwnTable {
             oid,
             schema: self.schema,
+            bare_name: relation::bare_name_of(oid),
             name: relation::name_of(oid),
         }
     }
@@ -85,30 +88,30 @@ impl OwnTable {
         self.schema
     }
 
+    /// Whether it, or a partition of it, is on another server.
+    pub fn is_elsewhere(&self) -> bool {
+        self.with_partitions()
+            .into_iter()
+            .any(|relation| relation::foreign_server(relation).is_some())
+    }
+
     /// The role that owns it.
     pub fn owner(&self) -> Oid {
         relation::owner(self.oid)
     }
 
     /// Checks that nothing attached to the table, or to a partition of it, runs code of others: triggers, rules, and
-    /// functions in constraints, defaults and indexes.
+    /// functions in constraints, defaults and indexes. Takes no lock on partitions whose row in `pg_class` says that
+    /// nothing is attached to them: somebody may be truncating one.
     ///
     /// # Errors
     /// [`Failure::ForeignCode`].
     pub fn check(&self) -> Result<(), Failure> {
         let mut suspects = self.with_partitions();
-        suspects.retain(|relation| relation::may_run_code(*relation));
-        if suspects.is_empty() {
-            return Ok(());
-        }
-        self.check_triggers_and_rules(&suspects)?;
-        match foreign_expression(&suspects).unwrap_or_else(|error| pgrx::error!("{error}")) {
-            None => Ok(()),
-            Some(Used { what, by }) => Err(Failure::ForeignCode {
-                what: format!("{what}, used by {by},"),
-                remedy: format!("Drop the {by}, or have it use functions of Postgres only."),
-            }),
-        }
+        let owner = self.owner();
+        suspects
+            .retain(|&relation| relation == self.oid || !relation::is_surely_bare(relation, owner));
+        self.check_relations(&suspects)
     }
 
     /// Locks the table for reading until the transaction ends, if that is possible without waiting.
@@ -116,31 +119,67 @@ impl OwnTable {
         relation::try_lock_for_reading(self.oid)
     }
 
-    /// Whether a trigger of this name calls a function of ours.
-    pub fn has_enabled_trigger(&self, name: &str) -> bool {
-        relation::triggers(self.oid)
+    /// A trigger that CREATE EXTENSION made and that is gone, or does not fire where it was made to, if there is one; and
+    /// how ALTER TABLE enables it.
+    pub fn disabled_trigger(&self) -> Option<(&'static str, &'static str)> {
+        let triggers = relation::triggers(self.oid);
+        let fires = |own: &OwnTrigger| {
+            triggers.iter().any(|trigger| {
+                trigger.name == own.name && trigger.enabled >= own.enabled && self.is_ours(trigger)
+            })
+        };
+        let ours = OWN_TRIGGERS
             .iter()
-            .any(|trigger| trigger.name == name && trigger.is_enabled && self.is_ours(trigger))
+            .filter(|own| *own.table == *self.bare_name);
+        let disabled = ours.filter(|own| !fires(own)).min_by_key(|own| own.name)?;
+        let enable = match disabled.enabled {
+            Enabled::Always => "ENABLE ALWAYS TRIGGER",
+            _ => "ENABLE TRIGGER",
+        };
+        Some((disabled.name, enable))
     }
 
-    /// Runs `work`, statements that write this table, as its owner. An error is raised instead where triggers or rules
-    /// of others would run: those can be added by roles that own nothing, at any time until the lock taken here.
+    /// Runs `work`, statements that write this table, as its owner. An error is raised instead where code of others would
+    /// run: triggers can be added by roles that own nothing, at any time until the lock taken here.
     pub fn write<R>(&self, work: impl FnOnce() -> R) -> R {
         self.write_relations(&self.with_partitions(), work)
     }
 
     /// The same for statements that write no other partitions of it than these.
     pub fn write_partitions<R>(&self, partitions: &[Oid], work: impl FnOnce() -> R) -> R {
+        self.write_relations(&self.and(partitions), work)
+    }
+
+    /// Takes the locks that [`write_partitions`](OwnTable::write_partitions) takes, ahead of it: waiting for them is not
+    /// waiting for other writers.
+    pub fn lock_partitions(&self, partitions: &[Oid]) {
+        for relation in self.and(partitions) {
+            relation::lock_for_writing(relation);
+        }
+    }
+
+    /// The same for the table with all its partitions.
+    pub fn lock(&self) {
+        self.lock_partitions(&self.with_partitions());
+    }
+
+    fn and(&self, partitions: &[Oid]) -> Vec<Oid> {
         let mut relations = vec![self.oid];
         relations.extend(partitions);
-        self.write_relations(&relations, work)
+        relations
     }
 
     fn write_relations<R>(&self, relations: &[Oid], work: impl FnOnce() -> R) -> R {
         for relation in relations {
             relation::lock_for_writing(*relation);
         }
-        if let Err(failure) = self.check_triggers_and_rules(relations) {
+        // The statements go by name: somebody may have put another table in its place before it was locked.
+        let checked = if relation::find(self.schema, &self.bare_name) == Some(self.oid) {
+            self.check_relations(relations)
+        } else {
+            Err(Failure::NotInstalled)
+        };
+        if let Err(failure) = checked {
             ErrorReport::from(failure).report(PgLogLevel::ERROR);
         }
         as_role(self.owner(), work)
@@ -151,35 +190,75 @@ impl OwnTable {
         as_role(self.owner(), work)
     }
 
-    fn check_triggers_and_rules(&self, relations: &[Oid]) -> Result<(), Failure> {
-        let name = relation::name_of;
+    fn check_relations(&self, relations: &[Oid]) -> Result<(), Failure> {
+        let owner = self.owner();
+        let mut suspects = relations.to_vec();
+        suspects.retain(|&relation| {
+            relation::may_run_code(relation) || relation::owner(relation) != owner
+        });
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        self.check_owners(&suspects, owner)?;
+        self.check_triggers_and_rules(&suspects)?;
+        match foreign_expression(&suspects).unwrap_or_else(|error| pgrx::error!("{error}")) {
+            None => Ok(()),
+            Some(Used { what, by }) => Err(Failure::ForeignCode {
+                what: format!("{what}, used by {by},"),
+                remedy: format!("Drop the {by}, or have it use functions of Postgres only."),
+            }),
+        }
+    }
+
+    /// A partition is written with the rights of the table's owner. Whoever owns the partition can have it run anything.
+    fn check_owners(&self, relations: &[Oid], owner: Oid) -> Result<(), Failure> {
         for &relation in relations {
-            let triggers = relation::triggers(relation);
-            if let Some(trigger) = triggers.iter().find(|trigger| !self.is_ours(trigger)) {
+            let other = relation::owner(relation);
+            if other != owner && !may_act_for(other, owner) {
+                let name = relation::name_of(relation);
                 return Err(Failure::ForeignCode {
-                    what: format!("trigger \"{}\" on table {}", trigger.name, name(relation)),
+                    what: format!("partition {name}, of another owner than {},", self.name),
                     remedy: format!(
-                        "Use DROP TRIGGER \"{}\" ON {}.",
-                        trigger.name,
-                        name(relation)
+                        "Use ALTER TABLE {name} OWNER TO the owner of {}.",
+                        self.name
                     ),
-                });
-            }
-            if relation::has_rules(relation) {
-                return Err(Failure::ForeignCode {
-                    what: format!("a rule on table {}", name(relation)),
-                    remedy: format!("\\d {} shows it; use DROP RULE.", name(relation)),
                 });
             }
         }
         Ok(())
     }
 
-    /// Only subscriptions have triggers of ours. Their functions may be called by others, to whom all functions were
-    /// granted, from other tables.
+    fn check_triggers_and_rules(&self, relations: &[Oid]) -> Result<(), Failure> {
+        for &relation in relations {
+            let table = relation::name_of(relation);
+            let triggers = relation::triggers(relation);
+            if let Some(trigger) = triggers.iter().find(|trigger| !self.is_ours(trigger)) {
+                let trigger = relation::quoted_identifier(&trigger.name);
+                return Err(Failure::ForeignCode {
+                    what: format!("trigger {trigger} on table {table}"),
+                    remedy: format!("Use DROP TRIGGER {trigger} ON {table}."),
+                });
+            }
+            if relation::has_rules(relation) {
+                return Err(Failure::ForeignCode {
+                    what: format!("a rule on table {table}"),
+                    remedy: format!("\\d {table} shows it; use DROP RULE."),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the trigger is, in every respect, one that CREATE EXTENSION made: another one with a function of ours may
+    /// have a condition that calls something else, or be called for the wrong rows.
     fn is_ours(&self, trigger: &Trigger) -> bool {
-        self.name.ends_with("sqs_subscription")
-            && relation::is_function_of(trigger.function, EXTENSION)
+        let made = OWN_TRIGGERS.iter().any(|own| {
+            *own.table == *self.bare_name
+                && own.name == trigger.name
+                && own.kind == trigger.kind
+                && relation::function_name(trigger.function).as_deref() == Some(own.function)
+        });
+        made && trigger.is_plain && relation::is_function_of(trigger.function, EXTENSION)
     }
 
     /// The table and all of its partitions.
@@ -193,6 +272,49 @@ impl OwnTable {
         all
     }
 }
+
+/// A trigger of ours.
+struct OwnTrigger {
+    table: &'static CStr,
+    name: &'static str,
+    function: &'static str,
+    /// When it fires, as `pg_trigger.tgtype` has it.
+    kind: u32,
+    /// Where it fires at least.
+    enabled: Enabled,
+}
+
+/// All triggers that sql/ makes.
+const OWN_TRIGGERS: [OwnTrigger; 3] = {
+    use pgrx::pg_sys::{
+        TRIGGER_TYPE_BEFORE as BEFORE, TRIGGER_TYPE_DELETE as DELETE,
+        TRIGGER_TYPE_INSERT as INSERT, TRIGGER_TYPE_ROW as ROW, TRIGGER_TYPE_TRUNCATE as TRUNCATE,
+        TRIGGER_TYPE_UPDATE as UPDATE,
+    };
+    [
+        OwnTrigger {
+            table: SUBSCRIPTION,
+            name: "stamp_installation",
+            function: "sqs_subscription_stamp",
+            kind: ROW | BEFORE | INSERT | UPDATE,
+            enabled: Enabled::Always,
+        },
+        OwnTrigger {
+            table: SUBSCRIPTION,
+            name: "check_role",
+            function: "sqs_subscription_check_role",
+            kind: ROW | INSERT | UPDATE,
+            enabled: Enabled::Here,
+        },
+        OwnTrigger {
+            table: SUBSCRIPTION,
+            name: "wake_launcher",
+            function: "sqs_subscription_changed",
+            kind: INSERT | UPDATE | DELETE | TRUNCATE,
+            enabled: Enabled::Here,
+        },
+    ]
+};
 
 /// A function, operator or type, and the constraint, default or index that uses it, as Postgres describes them.
 struct Used {

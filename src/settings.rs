@@ -223,7 +223,7 @@ fn writing() {
     GucRegistry::define_bool_guc(
         c"user_logins_sqs.allow_foreign_table",
         c"Allows user_logins to be a foreign table although the ledger is not: rows are written at least once.",
-        c"No transaction spans two servers: a failure between their commits makes a second row of a message, or none of one whose message is deleted.",
+        c"No transaction spans two servers: a failure between their commits makes a second row of a message.",
         &ALLOW_FOREIGN_TABLE,
         GucContext::Suset,
         GucFlags::default(),
@@ -242,7 +242,7 @@ fn subscriptions() {
     GucRegistry::define_int_guc(
         c"user_logins_sqs.max_workers",
         c"Sets the maximum number of workers of all subscriptions together.",
-        c"Each takes one of max_worker_processes. Where there are fewer than subscriptions ask for, every queue gets one before any gets a second.",
+        c"Where there are fewer than subscriptions ask for, every queue gets one before any gets a second.",
         &MAX_WORKERS,
         0,
         board::SLOTS as i32,

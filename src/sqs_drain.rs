@@ -6,7 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, Intake, Source, Target, Writer, prune_daily};
+use crate::ingest::{AtAbort, Intake, Memory, Source, Target, Writer, prune_daily};
 use crate::io;
 use crate::notice;
 use crate::pg::latch;
@@ -73,7 +73,8 @@ impl Drain {
         let _progress = Progress::begin(self.source.queue().url().as_str(), self.limit);
         let target = Target::check()?;
         self.source.stat().begin();
-        let mut writer = Writer::new(&self.source, &target, AtAbort::Release);
+        let memory = Memory::recall(&self.source, &target);
+        let mut writer = Writer::new(&self.source, &target, AtAbort::Release).resume(memory);
         if self.source.queue().url().is_fifo() {
             self.run_fifo(&mut writer, transactions)?;
         } else {
@@ -113,6 +114,7 @@ impl Drain {
     /// Writes what one transaction is to hold; returns how many messages that were.
     fn write_batch(&self, intake: &mut Intake, writer: &mut Writer) -> Result<u64, Failure> {
         defer_nothing();
+        writer.begin_transaction();
         let mut left = self.batch_size;
         while left > 0 && !intake.ended() {
             let chunk = left.min(writer.chunk());

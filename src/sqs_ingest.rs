@@ -6,7 +6,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, Intake, Source, Tally, Target, Writer, prune_daily};
+use crate::ingest::{AtAbort, Intake, Memory, Source, Tally, Target, Writer, prune_daily};
 use crate::notice;
 use crate::settings;
 use crate::stat::Progress;
@@ -68,7 +68,8 @@ impl Call {
         let _progress = Progress::begin(self.source.queue().url().as_str(), Some(self.limit));
         let target = Target::check()?;
         self.source.stat().begin();
-        let mut writer = Writer::new(&self.source, &target, AtAbort::Release);
+        let memory = Memory::recall(&self.source, &target);
+        let mut writer = Writer::new(&self.source, &target, AtAbort::Release).resume(memory);
         let mut intake = Intake::open(
             &self.source,
             self.source.until_empty(Some(self.limit), self.wait),

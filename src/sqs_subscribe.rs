@@ -77,16 +77,19 @@ fn sqs_subscribe(
 fn sqs_unsubscribe(queue_url: Option<&str>) -> Result<(), ErrorReport> {
     let queue_url = normal_url(queue_url)?;
     let known = Known::find(&queue_url)?;
-    if known.role.is_none() {
+    let Some(role) = known.role else {
         return Err(Failure::NotSubscribed { queue: queue_url }.into());
-    }
+    };
     known.may_change(&queue_url)?;
     let subscriptions = OwnTable::find(SUBSCRIPTION)?;
     let table = subscriptions.name();
     subscriptions
         .write(|| {
-            let delete = format!("DELETE FROM {table} WHERE queue_url OPERATOR(pg_catalog.=) $1");
-            Spi::run_with_args(&delete, &[queue_url.as_str().into()])
+            let delete = format!(
+                "DELETE FROM {table} WHERE queue_url OPERATOR(pg_catalog.=) $1 \
+                 AND role::pg_catalog.oid OPERATOR(pg_catalog.=) $2"
+            );
+            Spi::run_with_args(&delete, &[queue_url.as_str().into(), role.into()])
         })
         .unwrap_or_else(|error| pgrx::error!("{error}"));
     Ok(())

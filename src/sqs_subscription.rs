@@ -7,16 +7,23 @@ use pgrx::prelude::*;
 use crate::errors::Failure;
 use crate::installation;
 use crate::pg::identity::{may_act_for, role_name};
+use crate::pg::replication;
 use crate::worker::subscription;
 
 /// What a trigger function may fail with, other than by an error that it raises.
 type Failed = Box<dyn std::error::Error>;
 
-/// BEFORE INSERT OR UPDATE, for each row: has it carry the number of this installation.
+/// The column of the number of an installation.
+const NUMBER: &str = "installation";
+
+/// What a row carries that no installation carries out.
+const NO_INSTALLATION: i64 = -1;
+
+/// BEFORE INSERT OR UPDATE, for each row, ENABLE ALWAYS: has it carry the number of this installation.
 ///
 /// A new row that brings a number keeps it: it comes from a dump, and may be a copy of a subscription that runs where
-/// it was made. An UPDATE adopts. Replication fires no trigger that is not ENABLE ALWAYS, so what it brings keeps its
-/// number too.
+/// it was made. An UPDATE adopts. What replication brings keeps its number too, unless that is ours: it was not written
+/// here, and nothing has checked here whose rights it takes.
 #[pg_trigger]
 fn sqs_subscription_stamp<'a>(
     trigger: &'a PgTrigger<'a>,
@@ -25,18 +32,23 @@ fn sqs_subscription_stamp<'a>(
         return Ok(None);
     };
     let mut row = row.into_owned();
+    let brought = row.get_by_name::<i64>(NUMBER)?;
+    let ours = installation::number();
     let is_new = matches!(trigger.op()?, PgTriggerOperation::Insert);
-    let brings_a_number = row.get_by_name::<i64>("installation")?.is_some();
-    if !(is_new && brings_a_number) {
-        row.set_by_name("installation", installation::number())?;
+    if replication::is_replica() {
+        if brought == ours {
+            row.set_by_name(NUMBER, NO_INSTALLATION)?;
+        }
+    } else if !is_new || brought.is_none() {
+        row.set_by_name(NUMBER, ours)?;
     }
     Ok(Some(row))
 }
 
-/// AFTER INSERT OR UPDATE, for each row: refuses a role whose rights the writer does not have, since workers run as that
-/// role.
+/// AFTER INSERT OR UPDATE, for each row: refuses a role whose rights the writer does not have, since workers run as
+/// that role.
 ///
-/// After, so that no other trigger changes the row later, and ENABLE ALWAYS, so that replication is no way around it.
+/// After, so that no other trigger changes the row later.
 #[pg_trigger]
 fn sqs_subscription_check_role<'a>(
     trigger: &'a PgTrigger<'a>,

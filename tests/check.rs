@@ -125,7 +125,7 @@ fn code_of_others_on_tables_of_the_extension_is_an_error() {
         "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
          CREATE TRIGGER mischief BEFORE INSERT ON sqs_rejected FOR EACH ROW EXECUTE FUNCTION f()",
     );
-    Report::here(&mut session).expect("tables of the extension", "error", "\"mischief\"");
+    Report::here(&mut session).expect("tables of the extension", "error", "mischief");
 }
 
 #[test]
@@ -149,7 +149,8 @@ fn rejections_of_the_last_day_are_counted() {
     let database = Database::shared();
     let mut session = database.connect();
     session.run(
-        "INSERT INTO sqs_rejected SELECT 'q', n::text, CASE WHEN n > 2 THEN 'not a login' ELSE 'not JSON' END, '22023', 1,
+        "INSERT INTO sqs_rejected
+         SELECT 'q', n::text, CASE WHEN n > 2 THEN 'not a login' ELSE 'not JSON' END, '22023', 1,
            now(), CASE WHEN n > 8 THEN now() - interval '2 days' ELSE now() END FROM generate_series(1, 10) AS n",
     );
     Report::here(&mut session).expect("rejections", "warning", "8 messages");
@@ -184,6 +185,19 @@ fn a_transaction_that_cannot_write_is_told_and_raises_nothing() {
     Report::here(&mut session).expect("writable", "error", "read-only");
     session.run("COMMIT");
     Report::here(&mut session).expect("writable", "ok", "");
+}
+
+#[test]
+fn a_standby_is_told_as_one() {
+    let cluster = Cluster::private();
+    let database = Database::with_extension(&cluster);
+    let standby = cluster.standby();
+    let mut session = database.on(&standby).connect();
+
+    let report = Report::here(&mut session);
+
+    report.expect("writable", "error", "standby");
+    assert_eq!(report.with_status("error"), ["writable"], "{report:#?}");
 }
 
 #[test]

@@ -342,46 +342,148 @@ mod replicated {
     }
 
     #[test]
-    fn what_is_replicated_cannot_have_workers_run_as_a_role_of_its_choice() {
+    fn rows_can_be_deleted_on_a_publisher_that_does_not_publish_deletes() {
+        let publisher = site_of(plan());
+        let mut original = admin(&publisher);
+        original.run("INSERT INTO user_logins (user_id) VALUES ('x')");
+
+        original.run("CREATE PUBLICATION everything FOR ALL TABLES");
+        let error = original.error_of("DELETE FROM user_logins");
+        assert_eq!(error.code().code(), "55000", "{error:?}");
+        original.run("DROP PUBLICATION everything");
+
+        original.run(
+            "CREATE PUBLICATION logins FOR TABLE user_logins WITH (publish = 'insert, truncate')",
+        );
+        original.run("DELETE FROM user_logins");
+
+        original.run("CREATE PUBLICATION everything FOR ALL TABLES");
+        original
+            .run("ALTER TABLE user_logins ADD id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY");
+        original.run("INSERT INTO user_logins (user_id) VALUES ('x'); DELETE FROM user_logins");
+    }
+
+    /// The steps of docs/operations.md, while messages come in.
+    #[test]
+    fn a_blue_green_upgrade_loses_and_doubles_nothing() {
+        const MESSAGES: usize = 1_500;
+        let (blue, green) = (site_of(plan()), plan().start());
+        let sqs = ScriptedSqs::start();
+        let queue = sqs.queue();
+        let mut on_blue = admin(&blue);
+        let mut on_green = admin(&green);
+        on_blue.subscribe(&queue);
+        let bodies = logins::good(MESSAGES);
+        let (first, rest) = bodies.split_at(500);
+        let (meanwhile, last) = rest.split_at(500);
+        queue.send(first);
+        on_blue.expect_logins(500);
+
+        on_blue.run(
+            "CREATE PUBLICATION logins FOR TABLE user_logins WITH (publish = 'insert, truncate');
+             CREATE PUBLICATION everything_else FOR TABLE sqs_ledger, sqs_rejected, sqs_subscription",
+        );
+        let schema = run::directory().join(run::unique_name("schema"));
+        succeed(
+            blue.client_program("pg_dump")
+                .args(["--schema-only", "--no-publications", "--file"])
+                .arg(&schema)
+                .arg(DATABASE),
+        );
+        succeed(
+            green
+                .client_program("psql")
+                .args([
+                    "--no-psqlrc",
+                    "--quiet",
+                    "--set=ON_ERROR_STOP=1",
+                    "--dbname",
+                ])
+                .arg(DATABASE)
+                .arg("--file")
+                .arg(&schema)
+                .stdout(Stdio::null()),
+        );
+        let (host, port) = blue.address();
+        on_green.run(&format!(
+            "CREATE SUBSCRIPTION blue CONNECTION 'host={} port={port} user=postgres dbname={DATABASE}' \
+             PUBLICATION logins, everything_else",
+            host.display()
+        ));
+        queue.send(meanwhile);
+        eventually(
+            "the initial copy is done",
+            REPLICATED_WITHIN,
+            || on_green.number("SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'"),
+            |left| *left == 0,
+        );
+        let mut rest = last.chunks(250);
+        queue.send(rest.next().unwrap());
+
+        on_blue.run("UPDATE sqs_subscription SET enabled = false");
+        on_blue.expect_workers_within(PROMPTLY, 0);
+        queue.send(rest.next().unwrap());
+        let end = on_blue.text("SELECT pg_current_wal_lsn()").unwrap();
+        eventually(
+            "green has caught up",
+            REPLICATED_WITHIN,
+            || {
+                on_blue.number(&format!(
+                    "SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn < '{end}'"
+                ))
+            },
+            |behind| *behind == 0,
+        );
+        on_green.run("DROP SUBSCRIPTION blue");
+        on_green.run("UPDATE sqs_subscription SET enabled = true");
+
+        let all = i64::try_from(MESSAGES).unwrap();
+        on_green.expect_logins(all);
+        queue.expect_drained();
+        for count in [
+            "SELECT count(DISTINCT user_id) FROM user_logins",
+            "SELECT count(*) FROM sqs_ledger",
+        ] {
+            assert_eq!(on_green.number(count), all, "{count}");
+        }
+    }
+
+    #[test]
+    fn what_is_replicated_rests_whatever_number_it_brings() {
         let (publisher, replica) = (site_of(plan()), site_of(plan()));
         let mut there = admin(&replica);
         let number = there
-            .text("SELECT seqstart FROM pg_sequence WHERE seqrelid = 'sqs_installation'::regclass");
-        there.run(
-            "CREATE ROLE applier LOGIN; GRANT ALL ON sqs_subscription TO applier;
-             CREATE ROLE reader LOGIN SUPERUSER REPLICATION",
-        );
+            .text("SELECT seqstart FROM pg_sequence WHERE seqrelid = 'sqs_installation'::regclass")
+            .unwrap();
+        let mut here = admin(&publisher);
+        let forged = |queue: &str| {
+            format!(
+                "INSERT INTO sqs_subscription (queue_url, role, installation)
+                 VALUES ('http://127.0.0.1:9/000000000000/{queue}', 'postgres', {number})"
+            )
+        };
+        here.run(&forged("copied"));
+        here.run("CREATE PUBLICATION forged FOR TABLE sqs_subscription");
         let (host, port) = publisher.address();
-        admin(&publisher).run("CREATE PUBLICATION forged FOR TABLE sqs_subscription");
         there.run(&format!(
             "CREATE SUBSCRIPTION forged CONNECTION 'host={} port={port} user=postgres dbname={DATABASE}' \
-             PUBLICATION forged WITH (copy_data = off)",
+             PUBLICATION forged",
             host.display()
         ));
-        there.run(
-            "ALTER ROLE applier SUPERUSER; ALTER SUBSCRIPTION forged OWNER TO applier; ALTER ROLE applier NOSUPERUSER",
-        );
-        let mut here = admin(&publisher);
-        let forged = format!(
-            "INSERT INTO sqs_subscription (queue_url, role, installation)
-             VALUES ('http://127.0.0.1:9/000000000000/q', 'postgres', {})",
-            number.unwrap()
-        );
 
-        here.run(&forged);
+        here.run(&forged("applied"));
 
         eventually(
-            "the replica refuses the row",
+            "both are replicated",
             REPLICATED_WITHIN,
-            || {
-                replica
-                    .log()
-                    .contains("must be a member of role \"postgres\"")
-            },
-            |refused| *refused,
+            || there.number("SELECT count(*) FROM sqs_subscription"),
+            |rows| *rows == 2,
         );
-        assert_eq!(there.number("SELECT count(*) FROM sqs_subscription"), 0);
-        assert_eq!(there.workers(), Vec::<i32>::new());
+        expect_no_workers(&mut there);
+        assert_eq!(
+            there.rows("SELECT DISTINCT state FROM sqs_stat"),
+            [[Some("resting".to_owned())]]
+        );
     }
 }
 
@@ -463,6 +565,23 @@ mod in_the_place_of_the_original {
         session.run("DROP EXTENSION user_logins_sqs; CREATE EXTENSION user_logins_sqs");
 
         assert_ne!(session.text(number), first);
+    }
+
+    #[test]
+    fn a_physical_copy_that_is_given_another_number_rests() {
+        let cluster = site();
+        admin(&cluster).subscribe(&ScriptedSqs::start().queue());
+        let copy = cluster.standby();
+        let mut copied = admin(&copy);
+        copied.run("SELECT pg_promote()");
+        copied.run("ALTER SEQUENCE sqs_installation START WITH 1");
+
+        eventually(
+            "it rests",
+            LOOKED_AT_WITHIN,
+            || copied.rows("SELECT workers, state FROM sqs_stat"),
+            |rows| *rows == [["0", "resting"].map(|text| Some(text.to_owned()))],
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tests::database::{Database, Session};
 use tests::queue::{Counts, FifoMessage, Queue};
+use tests::scripted::ScriptedSqs;
 use tests::{localstack, logins};
 
 struct Scene {
@@ -237,6 +238,52 @@ fn what_waits_behind_a_bad_message_is_not_dead_lettered_by_a_drain() {
         session.set("user_logins_sqs.visibility_timeout", 2);
         session.run(&format!("CALL sqs_drain('{}')", scene.queue.url()));
     });
+}
+
+#[test]
+fn many_groups_with_a_bad_head_do_not_keep_the_others_out() {
+    let mut scene = scene();
+    scene
+        .session
+        .run("ALTER TABLE user_logins ADD CHECK (user_id NOT LIKE 'bad%')");
+    let messages: Vec<FifoMessage> = (0..15)
+        .map(|number| good(&format!("bad{number}-1")))
+        .chain((0..30).map(|number| good(&format!("g{number}-1"))))
+        .collect();
+    scene.queue.send_in_order(&messages);
+
+    assert_eq!(scene.session.ingest(&scene.queue, 45), 30);
+
+    assert_eq!(scene.session.rejections().len(), 15);
+}
+
+#[test]
+fn a_group_whose_bad_message_is_gone_is_received_as_before() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.fifo_queue();
+    let mut session = database.connect();
+    session.run(&format!(
+        "INSERT INTO sqs_rejected VALUES ('{}', 'gone', 'bad', '22023', 1, now(), now(), 'a', now() - interval '2 minutes')",
+        queue.url()
+    ));
+
+    session.ingest(&queue, 10);
+    session.ingest(&queue, 10);
+
+    let asked =
+        |call: &tests::scripted::Call| call.request["MaxNumberOfMessages"].as_u64().unwrap();
+    let calls = server.calls_of("ReceiveMessage");
+    assert_eq!(asked(&calls[0]), 1, "it may still be there");
+    assert_eq!(
+        asked(calls.last().unwrap()),
+        10,
+        "an empty answer told that it is not"
+    );
+    assert_eq!(
+        session.rows("SELECT message_group FROM sqs_rejected"),
+        [[None]]
+    );
 }
 
 #[test]

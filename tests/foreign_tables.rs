@@ -248,6 +248,33 @@ fn a_row_that_the_far_table_refuses_is_rejected() {
 }
 
 #[test]
+fn a_ledger_far_away_is_pruned_where_it_is_and_nowhere_else() {
+    let mut scene = exact_scene();
+    scene.far.run(
+        "CREATE ROLE ingest LOGIN;
+         GRANT INSERT ON user_logins TO ingest;
+         GRANT INSERT, SELECT ON sqs_ledger TO ingest",
+    );
+    scene
+        .near
+        .run("ALTER USER MAPPING FOR PUBLIC SERVER far OPTIONS (SET user 'ingest')");
+    scene.queue.send(&logins::good(100));
+    assert_eq!(scene.near.ingest(&scene.queue, 100), 100);
+    scene.far.run(
+        "INSERT INTO sqs_ledger SELECT now() - interval '20 days', gen_random_uuid() FROM generate_series(1, 100)",
+    );
+
+    assert_eq!(scene.near.number("SELECT sqs_prune()"), 0);
+    assert_eq!(scene.far.number("SELECT count(*) FROM sqs_ledger"), 200);
+
+    assert_eq!(scene.far.number("SELECT sqs_prune()"), 100);
+    assert_eq!(scene.far.number("SELECT count(*) FROM sqs_ledger"), 100);
+    let mut late = Database::existing(&scene.near_cluster, "postgres").connect();
+    scene.queue.send(&logins::good(101)[100..]);
+    assert_eq!(late.ingest(&scene.queue, 10), 1);
+}
+
+#[test]
 fn while_the_far_server_is_down_nothing_is_received() {
     let mut scene = exact_scene();
     scene.far_cluster.stop(Stop::Fast);

@@ -204,7 +204,7 @@ mod looks_first {
 
         scene.expect_waiting_between(
             "SELECT 1",
-            "trigger \"zz_climb\" on table public.sqs_subscription is not part of the extension",
+            "trigger zz_climb on table public.sqs_subscription is not part of the extension",
             "DROP TRIGGER zz_climb ON sqs_subscription",
         );
     }
@@ -214,7 +214,7 @@ mod looks_first {
         scene().expect_waiting_between(
             "ALTER TABLE sqs_subscription DISABLE TRIGGER check_role",
             "trigger check_role on table public.sqs_subscription is not enabled",
-            "ALTER TABLE sqs_subscription ENABLE ALWAYS TRIGGER check_role",
+            "ALTER TABLE sqs_subscription ENABLE TRIGGER check_role",
         );
     }
 
@@ -365,6 +365,8 @@ mod shares {
         admin.run(&subscribe(&queue, 32));
 
         expect_workers_of(&mut admin, &[&queue], &[5]);
+        // A worker is counted a moment before pg_stat_activity has it.
+        admin.expect_workers_within(ARRIVE_WITHIN, 5);
         throughout(
             "no more are started",
             Duration::from_secs(3),
@@ -439,6 +441,7 @@ mod waits_for_nobody {
         let mut admin = admin(&cluster);
         let launcher = admin.launcher().unwrap();
         let mut locker = tests::workers::admin(&cluster);
+        let log = LogSince::now(&cluster);
         locker.run("BEGIN; LOCK TABLE pg_authid");
         let waits = format!(
             "SELECT count(*) FROM pg_locks WHERE pid = {launcher} AND NOT granted
@@ -452,6 +455,8 @@ mod waits_for_nobody {
             |waits| *waits == 0,
         );
 
+        let complaints = log.complaints();
+        assert_eq!(complaints.len(), 1, "told once: {complaints:#?}");
         locker.run("COMMIT");
         assert_eq!(admin.launcher(), Some(launcher));
         let queue = ScriptedSqs::start().queue();

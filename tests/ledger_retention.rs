@@ -1,4 +1,5 @@
-//! The ledger remembers messages for as long as the queues that feed it may redeliver them, and no longer than it is told to.
+//! The ledger remembers messages for as long as the queues that feed it may redeliver them, and no longer than it is
+//! told to.
 
 use tests::database::{Database, Session};
 use tests::logins;

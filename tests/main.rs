@@ -26,6 +26,7 @@ mod never_a_second_row;
 mod no_raw_pii;
 mod nothing_received_in_vain;
 mod one_bad_message;
+mod open_files;
 mod peek;
 mod pg_cron;
 mod prompt_cancel;

@@ -291,6 +291,46 @@ fn no_call_fails_when_sessions_hold_each_others_messages() {
 }
 
 #[test]
+fn a_lock_on_the_ledger_is_no_session_that_has_the_messages() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(10));
+    let mut locker = database.connect();
+    locker.run("BEGIN; LOCK TABLE sqs_ledger IN SHARE MODE");
+    let mut session = database.connect();
+    session.set("lock_timeout", "100ms");
+
+    let error = session.ingest_error(&queue, 10);
+
+    assert_eq!(error.code().code(), "55P03", "{error:?}");
+    queue.expect_released(10);
+    locker.run("COMMIT");
+    assert_eq!(session.ingest(&queue, 10), 10);
+}
+
+#[test]
+fn a_transaction_left_open_keeps_no_other_from_ingesting() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(20));
+    let mut admin = database.connect();
+    admin.run("INSERT INTO sqs_ledger VALUES (now() - interval '20 days', gen_random_uuid())");
+    let mut open = database.connect();
+    open.run("BEGIN");
+    open.ingest(&queue, 5);
+    let mut other = database.connect();
+    other.set("statement_timeout", "10s");
+
+    other.ingest(&queue, 5);
+
+    // That was not in a transaction block, so the old day is gone.
+    assert_eq!(admin.number("SELECT count(*) FROM sqs_ledger"), 5);
+    open.run("COMMIT");
+}
+
+#[test]
 fn a_strict_isolation_level_gives_no_second_row_either() {
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
         let database = Database::shared();

@@ -96,9 +96,9 @@ fn a_trigger_on_a_table_of_the_extension_stops_every_call_before_it_receives() {
                     "CREATE TRIGGER mischief {timing} ON {table} FOR EACH {level} EXECUTE FUNCTION evil()"
                 ));
 
-                scene.expect_refused(&mut session, "\"mischief\"");
+                scene.expect_refused(&mut session, "trigger mischief");
                 let error = session.error_of(&format!("CALL sqs_drain('{}')", scene.queue.url()));
-                assert!(error.message().contains("\"mischief\""), "{error:?}");
+                assert!(error.message().contains("trigger mischief"), "{error:?}");
                 let mut admin = scene.database.connect();
                 scene.expect_refused(&mut admin, table);
                 scene.expect_no_superuser();
@@ -116,7 +116,7 @@ fn a_function_of_the_extension_on_the_wrong_table_is_foreign_too() {
            FOR EACH ROW EXECUTE FUNCTION sqs_subscription_changed()",
     );
 
-    scene.expect_refused(&mut session, "\"mischief\"");
+    scene.expect_refused(&mut session, "trigger mischief");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_trigger_that_comes_in_the_middle_of_a_call_does_not_run() {
 
     let error = session.ingest_error(&scene.queue, 10);
 
-    assert!(error.message().contains("\"mischief\""), "{error:?}");
+    assert!(error.message().contains("trigger mischief"), "{error:?}");
     assert_eq!(error.code().code(), "55000", "{error:?}");
     scene.queue.expect_released(4);
     scene.expect_no_superuser();
@@ -253,12 +253,120 @@ fn the_owner_of_a_table_gets_no_rights_of_its_callers() {
 
     let error = admin.ingest_error(&queue, 3);
 
-    assert!(error.message().contains("\"mischief\""), "{error:?}");
+    assert!(error.message().contains("trigger mischief"), "{error:?}");
     queue.expect_counts_within(
         std::time::Duration::from_secs(1),
         Counts {
             visible: 3,
             in_flight: 0,
         },
+    );
+}
+
+/// A server with subscriptions, and a role with every right that can be granted.
+fn site_with_app() -> (Cluster, Session, Session) {
+    let cluster = tests::workers::site();
+    let mut admin = tests::workers::admin(&cluster);
+    admin.run(
+        "CREATE ROLE app LOGIN;
+         GRANT ALL ON SCHEMA public TO app;
+         GRANT ALL ON ALL TABLES IN SCHEMA public TO app;
+         GRANT ALL ON ALL ROUTINES IN SCHEMA public TO app",
+    );
+    let app = Database::existing(&cluster, tests::workers::DATABASE).connect_as("app");
+    (cluster, admin, app)
+}
+
+#[test]
+fn a_trigger_with_a_function_of_the_extension_and_a_condition_of_others_is_foreign() {
+    for trigger in [
+        "BEFORE INSERT ON sqs_subscription FOR EACH STATEMENT WHEN (evil())
+           EXECUTE FUNCTION sqs_subscription_changed()",
+        "BEFORE INSERT ON sqs_subscription FOR EACH ROW EXECUTE FUNCTION sqs_subscription_changed()",
+        "AFTER UPDATE OF workers ON sqs_subscription FOR EACH ROW EXECUTE FUNCTION sqs_subscription_check_role()",
+    ] {
+        let (_cluster, mut admin, mut app) = site_with_app();
+        app.run(
+            "CREATE FUNCTION evil() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+               ALTER ROLE app SUPERUSER; RETURN true;
+             END $$",
+        );
+        app.run(&format!("CREATE TRIGGER mischief {trigger}"));
+
+        let error = admin.error_of("SELECT sqs_subscribe('http://127.0.0.1:9/000000000000/q')");
+
+        assert_eq!(error.code().code(), "55000", "{trigger}: {error:?}");
+        assert!(error.message().contains("mischief"), "{error:?}");
+        let is_superuser = "SELECT rolsuper FROM pg_roles WHERE rolname = 'app'";
+        assert_eq!(admin.text(is_superuser).as_deref(), Some("f"), "{trigger}");
+    }
+}
+
+#[test]
+fn the_check_of_roles_cannot_be_replaced_by_who_may_add_triggers() {
+    let (_cluster, mut admin, mut app) = site_with_app();
+    for replacement in ["TRIGGER", "CONSTRAINT TRIGGER"] {
+        let error = app.error_of(&format!(
+            "CREATE OR REPLACE {replacement} check_role AFTER INSERT ON sqs_subscription
+               FOR EACH ROW EXECUTE FUNCTION sqs_subscription_changed()"
+        ));
+        assert!(
+            ["42710", "0A000"].contains(&error.code().code()),
+            "{error:?}"
+        );
+    }
+    app.run(
+        "CREATE OR REPLACE TRIGGER wake_launcher AFTER INSERT ON sqs_subscription
+           FOR EACH STATEMENT EXECUTE FUNCTION sqs_subscription_changed()",
+    );
+    let error = admin.error_of("SELECT sqs_subscribe('http://127.0.0.1:9/000000000000/q')");
+    assert!(error.message().contains("wake_launcher"), "{error:?}");
+}
+
+#[test]
+fn a_name_made_to_be_pasted_is_quoted() {
+    let scene = scene();
+    let mut session = scene.connect();
+    scene.make_evil_function(&mut session);
+    session.run(
+        "CREATE TRIGGER \"a\"\" ON x; DROP TABLE user_logins; --\" BEFORE INSERT ON sqs_rejected
+           FOR EACH ROW EXECUTE FUNCTION evil()",
+    );
+    let error = session.ingest_error(&scene.queue, 10);
+    let hint = error.hint().unwrap();
+    assert!(
+        hint.contains("\"a\"\" ON x; DROP TABLE user_logins; --\""),
+        "{hint}"
+    );
+}
+
+#[test]
+fn a_partition_of_another_owner_is_not_written_as_the_tables_owner() {
+    let mut scene = scene();
+    let owner = run::unique_name("owner");
+    scene.admin.run(&format!(
+        "CREATE ROLE {owner}; ALTER TABLE sqs_ledger_07 OWNER TO {owner}"
+    ));
+
+    let mut session = scene.connect();
+    scene.expect_refused(&mut session, "sqs_ledger_07");
+
+    scene.admin.run(&format!(
+        "REASSIGN OWNED BY {owner} TO postgres; DROP ROLE {owner}"
+    ));
+    assert_eq!(session.ingest(&scene.queue, 10), 3);
+}
+
+#[test]
+fn a_table_of_ours_leaves_no_setting_behind_in_its_callers_session() {
+    let mut scene = scene();
+    scene.admin.run(
+        "ALTER TABLE sqs_rejected ADD CHECK (set_config('search_path', 'pg_temp', false) IS NOT NULL);
+         SET search_path = public",
+    );
+    scene.admin.ingest(&scene.queue, 10);
+    assert_eq!(
+        scene.admin.text("SHOW search_path").as_deref(),
+        Some("public")
     );
 }

@@ -1,4 +1,5 @@
-//! A subscription is a wish: committed, it comes true within a moment, as the role that wished it; withdrawn, it ends as soon.
+//! A subscription takes effect within moments of its commit, as the role that subscribed, and ends as soon after it is
+//! withdrawn.
 
 use std::time::Duration;
 
@@ -372,7 +373,8 @@ fn a_right_to_write_the_table_is_not_a_right_to_have_workers_run_as_anybody() {
         "CREATE ROLE writer LOGIN; GRANT pg_write_all_data, pg_read_all_data TO writer;
          CREATE ROLE granted LOGIN; GRANT ALL ON sqs_subscription TO granted;
          CREATE ROLE member LOGIN IN ROLE ingester; GRANT ALL ON sqs_subscription TO member;
-         CREATE ROLE owner LOGIN; ALTER TABLE sqs_subscription OWNER TO owner",
+         CREATE ROLE owner LOGIN; ALTER TABLE sqs_subscription OWNER TO owner;
+         GRANT pg_execute_server_program TO writer, granted, member, owner",
     );
     admin.subscribe(&queue);
     let worker = admin.expect_workers_within(PROMPTLY, 1);

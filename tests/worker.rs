@@ -206,9 +206,7 @@ mod ended_and_started {
         assert!(took < Duration::from_secs(3), "stopping took {took:?}");
         scene.queue.expect_drained();
         scene.expect_handed_out_once(5);
-        let log = scene.cluster.log();
-        assert!(!log.contains("was terminated by signal"), "{log}");
-        assert!(!log.contains("FATAL:  terminating background worker \"user_logins_sqs worker"));
+        assert!(!scene.cluster.log().contains("was terminated by signal"));
         scene.cluster.start();
         assert_eq!(admin(&scene.cluster).logins(), 5);
     }
@@ -701,13 +699,14 @@ mod ledger {
     use super::*;
 
     #[test]
-    fn entries_older_than_their_retention_are_pruned_in_steps() {
+    fn days_older_than_their_retention_are_pruned() {
         let mut scene = scene(&[("ledger_retention", "10d")]);
         scene.admin.run(
             "INSERT INTO sqs_ledger SELECT now() - days * interval '1 day', gen_random_uuid()
              FROM generate_series(1, 20) AS days, generate_series(1, 200);
-             INSERT INTO sqs_rejected (queue_url, message_id, reason, sqlstate, times_seen, last_seen)
-             VALUES ('q', 'old', 'r', '22023', 1, now() - interval '20 days'), ('q', 'new', 'r', '22023', 1, now())",
+             INSERT INTO sqs_rejected (queue_url, message_id, reason, sqlstate, times_seen, first_seen, last_seen)
+             SELECT 'q', id, 'r', '22023', 1, seen, seen
+             FROM (VALUES ('old', now() - interval '20 days'), ('new', now())) AS v (id, seen)",
         );
 
         // The launcher's first round is that of its start.
@@ -718,12 +717,12 @@ mod ledger {
             "the old entries go",
             ARRIVE_WITHIN,
             || scene.admin.number("SELECT count(*) FROM sqs_ledger"),
-            |count| *count <= 9 * 200,
+            |count| *count <= 10 * 200,
         );
         let rows = scene
             .admin
-            .rows("SELECT count(*), max(now() - sent_at) < interval '10 days' FROM sqs_ledger");
-        assert_eq!(rows, [[Some("1800".to_owned()), Some("t".to_owned())]]);
+            .rows("SELECT count(*), max(now() - sent_at) < interval '11 days' FROM sqs_ledger");
+        assert_eq!(rows, [[Some("2000".to_owned()), Some("t".to_owned())]]);
         let left = scene.admin.rows("SELECT message_id FROM sqs_rejected");
         assert_eq!(left, [[Some("new".to_owned())]]);
     }
@@ -737,11 +736,10 @@ mod ledger {
              FROM generate_series(1, 30) AS days",
         );
 
-        assert_eq!(session.number("SELECT sqs_prune(10)"), 10);
-        assert_eq!(session.number("SELECT sqs_prune()"), 6);
+        assert_eq!(session.number("SELECT sqs_prune()"), 15);
         assert_eq!(session.number("SELECT sqs_prune()"), 0);
 
-        assert_eq!(session.number("SELECT count(*) FROM sqs_ledger"), 14);
+        assert_eq!(session.number("SELECT count(*) FROM sqs_ledger"), 15);
         for (call, sqlstate) in [("sqs_prune(0)", "22023"), ("sqs_prune(NULL)", "22004")] {
             let error = session.error_of(&format!("SELECT {call}"));
             assert_eq!(error.code().code(), sqlstate, "{call}: {error:?}");
@@ -892,7 +890,7 @@ mod table {
         eventually(
             "the end is told",
             PROMPTLY,
-            || told("goes on"),
+            || told("resumed"),
             |lines| *lines == 1,
         );
     }
@@ -1135,7 +1133,7 @@ mod queue_faults {
             eventually(
                 "the log says that it works again",
                 ARRIVE_WITHIN,
-                || cluster.log().matches("goes on").count(),
+                || cluster.log().matches("resumed").count(),
                 |count| *count == round,
             );
         }
@@ -1175,7 +1173,7 @@ mod queue_faults {
         // The connections that were open broke, new ones are refused.
         let complaints = log.complaints();
         assert!(complaints.len() <= 2, "{complaints:#?}");
-        assert_eq!(cluster.log().matches("goes on").count(), 0);
+        assert_eq!(cluster.log().matches("resumed").count(), 0);
         assert_eq!(
             admin.text("SELECT state FROM sqs_stat"),
             Some("retrying".to_owned())
@@ -1184,7 +1182,7 @@ mod queue_faults {
         eventually(
             "the log says that it works again",
             RECOVERS_WITHIN,
-            || cluster.log().matches("goes on").count(),
+            || cluster.log().matches("resumed").count(),
             |count| *count == 1,
         );
     }

@@ -21,7 +21,7 @@ from ways import EXTENSION, PLAIN, Ways
 
 DEFAULT_CONCURRENCY = 16
 MORE_CONCURRENCY = 64
-SECTIONS = ("throughput", "concurrency", "overlap", "ledger", "memory", "statistics", "workers")
+SECTIONS = ("throughput", "small", "concurrency", "overlap", "ledger", "memory", "statistics", "workers")
 
 
 def main():
@@ -162,6 +162,10 @@ class Suite:
                 self.marks.append(
                     Mark(f"{name} against the Python pipeline, 0 ms", "≥ 8 ×", report.ratio(times), times >= 8)
                 )
+            spent = found[0]["`sqs_drain`"].cpu["io_thread"]
+            self.marks.append(
+                Mark("I/O thread, `sqs_drain`, 0 ms", "≤ 10 µs a message", f"{spent:.1f} µs", spent <= 10)
+            )
         if 20 in found:
             self._mark_of_ideal("`sqs_drain`, all the way", found[20]["`sqs_drain`"].rate, DEFAULT_CONCURRENCY)
             ingest = found[20]["`sqs_ingest`"]
@@ -173,6 +177,16 @@ class Suite:
         measured = f"{share:.2f} ({reached:,.0f}/s)"
         aim = f"≥ 0.80 of {ideal(concurrency, 20):,.0f}/s"
         self.marks.append(Mark(f"{what}, 20 ms, concurrency {concurrency}", aim, measured, share >= 0.8))
+
+    def small(self):
+        """What a call for ten messages takes, at 0 ms: the first of a session makes the I/O thread and its client."""
+        first, later = self.ways.small_calls()
+        rows = [["the first of a session", f"{first:.1f} ms"], ["later ones", f"{later:.1f} ms"]]
+        self.tables.append(("Small calls", report.table(["`sqs_ingest` of ten messages, 0 ms", "median"], rows)))
+        self.marks += [
+            Mark("the first `sqs_ingest` of ten in a session, 0 ms", "≤ 15 ms", rows[0][1], first <= 15),
+            Mark("later ones, 0 ms", "≤ 1.5 ms", rows[1][1], later <= 1.5),
+        ]
 
     def concurrency(self):
         """How far more calls in flight carry: until a core is full."""

@@ -1,6 +1,7 @@
 """The ways from a queue to a table that are compared: each fills the queue, goes all the way, and checks that it did."""
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -62,6 +63,21 @@ class Ways:
                 "from_first_receive": counts["last_deleted_at"] - counts["first_received_at"],
             },
         )
+
+    def small_calls(self, sessions=15, calls=10):
+        """Milliseconds of an `sqs_ingest` of ten messages: medians of first calls in a session, and of later ones."""
+        self.cluster.empty(EXTENSION, "user_logins", "sqs_ledger")
+        self.queue.fill(10 * sessions * calls, 0)
+        statement = f"SELECT sqs_ingest('{self.queue.url}', 10, 1)"
+        first, later = [], []
+        for _ in range(sessions):
+            with self.cluster.connect(EXTENSION) as connection:
+                connection.execute("LOAD 'user_logins_sqs'")
+                for call in range(calls):
+                    started = time.monotonic()
+                    connection.execute(statement)
+                    (later if call else first).append(1e3 * (time.monotonic() - started))
+        return statistics.median(first), statistics.median(later)
 
     def python(self, latency_ms, processes=1):
         """The Python pipeline, in one process or several."""

@@ -1,19 +1,18 @@
 //! This database: versions, encoding, whether it can be written to.
 
-use pgrx::Spi;
-
 use super::Finding;
 use crate::errors::Failure;
 use crate::ingest::target;
-use crate::pg::database;
+use crate::pg::{database, query};
 
 /// The version of this library.
 const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
 /// Whether the library and the SQL objects are of one version.
 pub fn extension() -> Finding {
-    let installed = Spi::get_one::<String>(
+    let installed = query::one::<String>(
         "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'user_logins_sqs'",
+        &[],
     );
     match installed {
         Ok(Some(version)) if version == LIBRARY => {

@@ -1,4 +1,5 @@
-//! The extension's own tables: the ledger, the record of rejections, and whether they can be trusted and keep their size.
+//! The extension's own tables: the ledger, the record of rejections, and whether they can be trusted and keep their
+//! size.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::{Finding, text};
 use crate::errors::Failure;
 use crate::ingest;
 use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED, SUBSCRIPTION};
-use crate::pg::{clock, setting};
+use crate::pg::{clock, query, setting};
 use crate::settings;
 
 /// The ledger forgets whole days, once the last entry of the day is old enough; the launcher comes by every minute.
@@ -30,11 +31,12 @@ pub fn own_tables() -> Finding {
 /// How large the ledger is.
 pub fn size() -> Finding {
     found(OwnTable::find(LEDGER), |ledger| {
-        let sql = "SELECT pg_catalog.sum(GREATEST(reltuples, pg_catalog.pg_stat_get_live_tuples(oid), 0))::pg_catalog.int8, \
+        let sql = "SELECT \
+                     pg_catalog.sum(GREATEST(reltuples, pg_catalog.pg_stat_get_live_tuples(oid), 0))::pg_catalog.int8, \
                      pg_catalog.pg_size_pretty(pg_catalog.sum(pg_catalog.pg_total_relation_size(oid))) \
                    FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ANY ($1)";
         let sizes: SpiResult<(Option<i64>, Option<String>)> =
-            Spi::get_two_with_args(sql, &[ledger.with_partitions().into()]);
+            query::two(sql, &[ledger.with_partitions().into()]);
         let (entries, size) = sizes?;
         let oldest = match oldest(ledger)? {
             None => "it is empty".to_owned(),
@@ -76,7 +78,7 @@ pub fn pruning() -> Finding {
 /// How long ago the message of the oldest entry was sent.
 fn oldest(ledger: &OwnTable) -> SpiResult<Option<Duration>> {
     let sql = format!("SELECT pg_catalog.min(sent_at) FROM {}", ledger.name());
-    let oldest: Option<TimestampWithTimeZone> = ledger.read(|| Spi::get_one(&sql))?;
+    let oldest: Option<TimestampWithTimeZone> = ledger.read(|| query::one(&sql, &[]))?;
     Ok(oldest.map(|oldest| {
         let age = clock::now().saturating_sub(oldest.into());
         Duration::from_micros(u64::try_from(age).unwrap_or(0))
@@ -107,7 +109,7 @@ pub fn autovacuum() -> Finding {
                 format!("Use ALTER TABLE {table} RESET (autovacuum_enabled)."),
             ));
         }
-        let dead: Option<i64> = Spi::get_one_with_args(
+        let dead: Option<i64> = query::one(
             "SELECT pg_catalog.sum(pg_catalog.pg_stat_get_dead_tuples(oid))::pg_catalog.int8 \
              FROM pg_catalog.unnest($1) AS oid",
             &[tables.clone().into()],
@@ -143,7 +145,7 @@ pub fn rejections() -> Finding {
             rejected.name()
         );
         let counted: SpiResult<(Option<i64>, Option<String>)> =
-            rejected.read(|| Spi::get_two(&sql));
+            rejected.read(|| query::two(&sql, &[]));
         let (count, reason) = counted?;
         let count = u64::try_from(count.unwrap_or(0)).unwrap_or(0);
         if count == 0 {

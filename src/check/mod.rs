@@ -151,8 +151,8 @@ pub fn all(queue_url: Option<&str>) -> Vec<Check> {
     checks
 }
 
-/// What `look` finds, in a subtransaction of its own: an error that it raises is a finding, too. Only what ends the call is
-/// raised: a cancel, a termination.
+/// What `look` finds, in a subtransaction of its own: an error that it raises is a finding, too. Only what ends the
+/// call is raised: a cancel, a termination.
 fn guarded(look: impl FnOnce() -> Finding) -> Finding {
     attempt(|| with_lock_timeout(LOCK_TIMEOUT, look)).unwrap_or_else(finding_of_error)
 }

@@ -12,7 +12,8 @@ use crate::own_tables::{OwnTable, QUEUE};
 use crate::pg::database;
 use crate::worker::subscription::Subscription;
 
-/// How long examinations may take. The rest of a check needs a second or two at most, so that all of it ends within 15 s.
+/// How long examinations may take. The rest of a check needs a second or two at most, so that all of it ends within 15
+/// s.
 const LIMIT: Duration = Duration::from_secs(11);
 
 /// How much later than that they are given up.

@@ -1,5 +1,5 @@
-//! What an examination of a queue found, check by check: from the credentials, over the way to the server, to what the queue says
-//! of itself.
+//! What an examination of a queue found, check by check: from the credentials, over the way to the server, to what the
+//! queue says of itself.
 
 use std::time::{Duration, SystemTime};
 
@@ -198,8 +198,8 @@ fn clock(found: &Examination) -> Finding {
     let direction = if ahead > 0 { "ahead of" } else { "behind" };
     Finding::warning(
         format!("this machine's clock is {difference} {direction} the server's"),
-        "Set the clock, as with chrony or systemd-timesyncd. Requests are signed with the server's time once it is known, but \
-         credentials and certificates are judged by this machine's, and lags are wrong.",
+        "Set the clock, as with chrony or systemd-timesyncd. Requests are signed with the server's time once it is \
+         known, but credentials and certificates are judged by this machine's, and lags are wrong.",
     )
 }
 
@@ -246,8 +246,8 @@ fn messages(_queue: &Queue, _found: &Examination, attributes: &Attributes) -> Fi
     {
         return Finding::warning(
             format!("{detail}; once {MOST_IN_FLIGHT} are in flight, no more are handed out"),
-            "Commit smaller batches, as sqs_drain does. Messages that are received and not deleted stay in flight until their \
-             visibility timeout ends.",
+            "Commit smaller batches, as sqs_drain does. Messages that are received and not deleted stay in flight \
+             until their visibility timeout ends.",
         );
     }
     Finding::ok(detail)
@@ -276,8 +276,8 @@ fn redrive_policy(queue: &Queue, _found: &Examination, attributes: &Attributes) 
         return Finding::warning(
             detail,
             format!(
-                "Set maxReceiveCount to {least} or more: every receive counts, also of a good message whose transaction was \
-                 rolled back."
+                "Set maxReceiveCount to {least} or more: every receive counts, also of a good message whose \
+                 transaction was rolled back."
             ),
         );
     }
@@ -315,8 +315,8 @@ fn retention(_queue: &Queue, found: &Examination, attributes: &Attributes) -> Fi
         text::duration(own),
         text::duration(bound)
     );
-    const HINT: &str = "Increase user_logins_sqs.ledger_retention: what the ledger has forgotten makes a second row when it is \
-                        redelivered.";
+    const HINT: &str = "Increase user_logins_sqs.ledger_retention: what the ledger has forgotten makes a second \
+                        row when it is redelivered.";
     if own > bound {
         return Finding::error(detail, HINT);
     }

@@ -14,8 +14,8 @@ pub fn mask_key() -> Finding {
     match fingerprints.next() {
         None => Finding::warning(
             "masks are plain SHA-256: that of an IPv4 address can be reversed by trying all of them",
-            "Put the output of \"openssl rand -hex 32\" into a file that only the server's operating-system user can read, \
-             and name it in user_logins_sqs.mask_key_file.",
+            "Put the output of \"openssl rand -hex 32\" into a file that only the server's operating-system user can \
+             read, and name it in user_logins_sqs.mask_key_file.",
         ),
         Some(current) => {
             let older: Vec<String> = fingerprints.collect();

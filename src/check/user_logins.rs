@@ -5,10 +5,10 @@ use pgrx::pg_sys::Oid;
 use pgrx::spi::SpiResult;
 
 use super::{Finding, text};
-use crate::ingest::target;
+use crate::ingest::target::{self, USER_LOGINS};
 use crate::own_tables::EXTENSION;
 use crate::pg::identity::{current_role, role_name};
-use crate::pg::{policy, relation};
+use crate::pg::{policy, query, relation};
 
 /// Messages are as old as this, the longest retention period of SQS, or younger.
 const DAYS_BACK: i32 = 14;
@@ -59,7 +59,8 @@ pub fn partitions() -> Finding {
             ..
         }) => Finding::unknown(
             format!("the table is partitioned by {key} and has no default partition"),
-            "A row without a partition fails the call that ingests it. Create a partition for every value, or a default one.",
+            "A row without a partition fails the call that ingests it. Create a partition for every value, or a \
+             default one.",
         ),
         Some(_) => {
             let missing =
@@ -70,7 +71,7 @@ pub fn partitions() -> Finding {
 }
 
 fn find() -> Option<Oid> {
-    relation::find(relation::extension_schema(EXTENSION)?, c"user_logins")
+    relation::find(relation::extension_schema(EXTENSION)?, USER_LOGINS)
 }
 
 struct Partitioning {
@@ -126,14 +127,15 @@ fn days_without_partition(table: Oid) -> SpiResult<Vec<i32>> {
 
 /// What the rows of a partition fulfil, as an expression over the columns of the partition key.
 fn constraint(partition: Oid) -> SpiResult<Option<String>> {
-    Spi::get_one_with_args(
+    query::one(
         "SELECT pg_catalog.pg_get_partition_constraintdef($1)",
         &[partition.into()],
     )
 }
 
 fn finding_of_days(missing: &[i32]) -> Finding {
-    const HINT: &str = "Create the partitions, or a default partition: a row without one fails the call that ingests it.";
+    const HINT: &str = "Create the partitions, or a default partition: a row without one fails the call that \
+                        ingests it.";
     match missing {
         [] => Finding::ok(
             "there are partitions from 14 days ago to tomorrow, and no default partition",

@@ -41,6 +41,33 @@ mod tests {
     }
 
     #[pg_test]
+    fn the_longest_retention_leaves_a_day_to_prune_in() {
+        alone();
+        Spi::run(
+            "INSERT INTO sqs_ledger SELECT now() - n * interval '1 day', gen_random_uuid() \
+             FROM generate_series(0, 31) n",
+        )
+        .unwrap();
+        let thirty_days = std::time::Duration::from_secs(30 * 24 * 3600);
+        assert_eq!(
+            crate::ingest::prune(thirty_days, 1, crate::ingest::Counting::Yes),
+            1
+        );
+        assert_eq!(entries(), 31);
+    }
+
+    #[pg_test]
+    fn a_clock_far_ahead_keeps_no_leaf_for_ever() {
+        alone();
+        Spi::run(
+            "INSERT INTO sqs_ledger SELECT t, gen_random_uuid() \
+             FROM (VALUES (now() - interval '20 days'), (now() - interval '20 days' + 3200 * interval '1 day')) AS v (t)",
+        )
+        .unwrap();
+        assert_eq!(Spi::get_one("SELECT sqs_prune()").unwrap(), Some(2i64));
+    }
+
+    #[pg_test]
     fn each_day_has_its_leaf() {
         alone();
         Spi::run(

@@ -35,18 +35,15 @@ enum HiddenUntil {
 }
 
 impl HiddenUntil {
-    fn is_over(self) -> bool {
-        self.is_over_since(Duration::ZERO)
-    }
-
-    fn is_over_since(self, since: Duration) -> bool {
+    /// Whether that was over at `time`.
+    fn is_over_at(self, time: Instant) -> bool {
         match self {
-            HiddenUntil::At(time) => time + since <= Instant::now(),
+            HiddenUntil::At(end) => end <= time,
             HiddenUntil::Held(_) => false,
             HiddenUntil::Left(receipt) if receipts::is_undecided(receipt) => false,
             HiddenUntil::Left(receipt) => match io::hidden_until(receipt) {
                 Hidden::Pending => false,
-                Hidden::Until(time) => time + since <= Instant::now(),
+                Hidden::Until(end) => end <= time,
                 Hidden::Unknown => true,
             },
         }
@@ -54,14 +51,14 @@ impl HiddenUntil {
 }
 
 /// What a message of a group is to the rejected message that the group may be waiting for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Turn {
     /// The group waits for no message, or for this one.
     Its,
     /// The group waits for another one, which is still hidden.
     NotYet,
-    /// The group waited for this other one, which is gone from the queue.
-    ItsSince(Box<str>),
+    /// The group waited for another one, which is gone from the queue.
+    ItsSince,
 }
 
 /// Blocked groups, by the message that blocks each.
@@ -83,9 +80,9 @@ impl BlockedGroups {
         }
     }
 
-    /// Blocks `group` by what is recorded of a message that is still hidden for so long.
-    pub fn block_for(&mut self, group: Arc<str>, message_id: &str, hidden: Duration) {
-        self.insert(group, message_id, HiddenUntil::At(Instant::now() + hidden));
+    /// Blocks `group` by what is recorded of a message, which is hidden until then, or was.
+    pub fn block_until(&mut self, group: Arc<str>, message_id: &str, end: Instant) {
+        self.insert(group, message_id, HiddenUntil::At(end));
     }
 
     fn insert(&mut self, group: Arc<str>, message_id: &str, hidden: HiddenUntil) {
@@ -93,12 +90,13 @@ impl BlockedGroups {
         self.0.insert(group, Head { message_id, hidden });
     }
 
-    /// Whether it is the turn of a message of `group`, in the order in which SQS hands them out.
-    pub fn turn_of(&self, group: &str, message_id: &str) -> Turn {
+    /// Whether it is the turn of a message of `group`, in the order in which SQS hands them out. What was taken from the
+    /// channel before the rejected message came back says nothing of that.
+    pub fn turn_of(&self, group: &str, message_id: &str, taken_at: Instant) -> Turn {
         match self.0.get(group) {
             None => Turn::Its,
             Some(head) if *head.message_id == *message_id => Turn::Its,
-            Some(head) if head.hidden.is_over() => Turn::ItsSince(head.message_id.clone()),
+            Some(head) if head.hidden.is_over_at(taken_at) => Turn::ItsSince,
             Some(_) => Turn::NotYet,
         }
     }
@@ -110,18 +108,21 @@ impl BlockedGroups {
             .is_some_and(|head| *head.message_id == *message_id)
     }
 
-    /// The group waits no more. Returns the message that it waited for, if it did.
-    pub fn unblock(&mut self, group: &str) -> Option<Box<str>> {
-        self.0.remove(group).map(|head| head.message_id)
+    /// The group waits no more.
+    pub fn unblock(&mut self, group: &str) {
+        self.0.remove(group);
     }
 
     /// The queue has nothing to hand out: what was rejected, and has not been hidden for a while, is gone from it.
-    /// Returns those messages.
-    pub fn queue_is_empty(&mut self) -> Vec<Box<str>> {
-        let gone = self
+    /// Returns the groups that waited for it.
+    pub fn queue_is_empty(&mut self) -> Vec<Arc<str>> {
+        let Some(a_while_ago) = Instant::now().checked_sub(SURELY_HANDED_OUT_AFTER) else {
+            return Vec::new();
+        };
+        let free = self
             .0
-            .extract_if(|_, head| head.hidden.is_over_since(SURELY_HANDED_OUT_AFTER));
-        gone.map(|(_, head)| head.message_id).collect()
+            .extract_if(|_, head| head.hidden.is_over_at(a_while_ago));
+        free.map(|(group, _)| group).collect()
     }
 
     /// Whether there are none.
@@ -134,36 +135,41 @@ impl BlockedGroups {
 mod tests {
     use super::*;
 
-    fn blocked(hidden: Duration) -> BlockedGroups {
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn blocked(end: Instant) -> BlockedGroups {
         let mut blocked = BlockedGroups::default();
-        blocked.block_for("a".into(), "bad", hidden);
+        blocked.block_until("a".into(), "bad", end);
         blocked
     }
 
     #[test]
     fn others_wait_until_the_rejected_message_is_hidden_no_more() {
-        let blocked = blocked(Duration::from_secs(60));
-        assert_eq!(blocked.turn_of("a", "bad"), Turn::Its);
-        assert_eq!(blocked.turn_of("a", "next"), Turn::NotYet);
-        assert_eq!(blocked.turn_of("b", "next"), Turn::Its);
+        let now = Instant::now();
+        let blocked = blocked(now + MINUTE);
+        assert_eq!(blocked.turn_of("a", "bad", now), Turn::Its);
+        assert_eq!(blocked.turn_of("a", "next", now), Turn::NotYet);
+        assert_eq!(blocked.turn_of("b", "next", now), Turn::Its);
     }
 
     #[test]
     fn a_message_that_comes_first_tells_that_the_rejected_one_is_gone() {
-        let blocked = blocked(Duration::ZERO);
-        assert_eq!(blocked.turn_of("a", "next"), Turn::ItsSince("bad".into()));
+        let now = Instant::now();
+        let blocked = blocked(now);
+        assert_eq!(blocked.turn_of("a", "next", now), Turn::ItsSince);
+        let before = now - Duration::from_millis(1);
+        assert_eq!(blocked.turn_of("a", "held since", before), Turn::NotYet);
     }
 
     #[test]
     fn an_empty_queue_tells_it_of_what_would_have_been_handed_out() {
-        let mut blocked = blocked(Duration::ZERO);
-        let long_ago = Instant::now() - SURELY_HANDED_OUT_AFTER;
-        blocked.insert("b".into(), "worse", HiddenUntil::At(long_ago));
-        assert_eq!(blocked.queue_is_empty(), [Box::from("worse")]);
-        blocked.block_for("a".into(), "bad", Duration::from_secs(60));
-        assert_eq!(blocked.turn_of("a", "next"), Turn::NotYet);
+        let now = Instant::now();
+        let mut blocked = blocked(now);
+        blocked.block_until("b".into(), "worse", now - SURELY_HANDED_OUT_AFTER);
+        assert_eq!(blocked.queue_is_empty(), ["b".into()]);
+        assert_eq!(blocked.turn_of("b", "next", now), Turn::Its);
         assert!(!blocked.is_empty());
-        assert_eq!(blocked.unblock("a"), Some("bad".into()));
+        blocked.unblock("a");
         assert!(blocked.is_empty());
     }
 }

@@ -8,6 +8,7 @@ use pgrx::pg_sys::{BuiltinOid, PgOid};
 use pgrx::spi::{OwnedPreparedStatement, SpiResult, SpiTupleTable};
 use pgrx::{Spi, Uuid};
 
+use super::message::Row;
 use super::ring::Ring;
 use crate::own_tables::OwnTable;
 use crate::pg::array::{self, rows_of};
@@ -54,8 +55,8 @@ pub enum Patience {
     Hurried,
 }
 
-/// In hurry, a lock that is not there at once is not waited for; 0 would mean no limit.
-const HARDLY_AT_ALL: Duration = Duration::from_millis(1);
+/// In a hurry, others are not waited for: but for those who make the table larger at this moment.
+const HARDLY_AT_ALL: Duration = Duration::from_millis(10);
 
 /// The statement that enters messages in the ledger, prepared.
 pub struct Ledger {
@@ -178,6 +179,18 @@ impl Ledger {
             })
         });
         found.unwrap_or_else(|error| pgrx::error!("{error}"))
+    }
+
+    /// Takes the locks of the tables that entries for `keys` are written to. Whoever keeps those from being written at
+    /// all, as CREATE INDEX does, is waited for here, or fails the call: he holds none of the messages.
+    pub fn lock(&self, rows: &[&Row]) {
+        match &self.ring {
+            Some(ring) => {
+                let keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
+                self.table.lock_partitions(&ring.leaves_of(&keys));
+            }
+            None => self.table.lock(),
+        }
     }
 
     /// Has statements run that write entries for `keys`.

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Instant;
 
 use login::MaskedLogin;
 use queue::{Receipt, Received};
@@ -32,6 +33,8 @@ pub struct Message {
     pub id: Box<str>,
     /// Its group, in a FIFO queue.
     pub group: Option<Arc<str>>,
+    /// When it was taken from the channel.
+    pub taken_at: Instant,
     /// What becomes of it.
     pub content: Result<Row, Rejected>,
 }
@@ -86,6 +89,7 @@ impl From<Received<Decoded>> for Message {
             receipt: received.receipt,
             id: storable_id(received.message_id),
             group: received.group,
+            taken_at: Instant::now(),
             content,
         }
     }

@@ -51,8 +51,8 @@ const ATTRIBUTES_WITHIN: Duration = Duration::from_secs(2);
 pub struct Peek {
     /// The messages, in the order in which they came.
     pub messages: Vec<Peeked>,
-    /// A message that was received so often goes to the dead-letter queue instead of being received once more. `None`: there is no
-    /// redrive policy, or the queue may not be asked for it.
+    /// A message that was received so often goes to the dead-letter queue instead of being received once more. `None`:
+    /// there is no redrive policy, or the queue may not be asked for it.
     pub max_receive_count: Option<u32>,
 }
 
@@ -61,8 +61,8 @@ type Measured = (usize, Decoded);
 
 /// Looks at up to `limit` messages. They are in the queue again when this returns, or fails.
 ///
-/// Whether `user_logins` takes the rows is tried, one after the other, and rolled back: triggers run, deferred constraints are not
-/// checked.
+/// Whether `user_logins` takes the rows is tried, one after the other, and rolled back: triggers run, deferred
+/// constraints are not checked.
 ///
 /// # Errors
 /// What the queue said; [`Failure::NoPartition`], as an ingest would.
@@ -183,8 +183,8 @@ fn keys(peeked: &[Peeked]) -> Vec<Key> {
     keys
 }
 
-/// Tries the row of a message that is not in the ledger. One that is taken stays for the moment, so that the next one is refused
-/// if it cannot be in the table with it.
+/// Tries the row of a message that is not in the ledger. One that is taken stays for the moment, so that the next one
+/// is refused if it cannot be in the table with it.
 fn judge(
     peeked: &mut Peeked,
     known: &HashSet<Key>,

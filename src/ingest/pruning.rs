@@ -10,14 +10,16 @@ use super::ledger::Key;
 use super::ring::{Counting, Ring};
 use super::{queue_record, rejections};
 use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED};
+use crate::pg::subtransaction::attempt;
 use crate::pg::{clock, relation, transaction};
+use crate::report;
 
 /// What a session deletes one by one beside its own work.
 const FEW: i64 = 1_000;
 
-/// Prunes what is older than `bound`, or than the queues can tell of: the ledger by its leaves, or at most `most` entries of one
-/// that somebody has replaced by another table, and at most `most` rejections. Nothing where the extension is not
-/// installed. Returns how many entries of the ledger, as far as it counts them.
+/// Prunes what is older than `bound`, or than what the queues can still hand out: the ledger by its leaves, or at most
+/// `most` entries of one that somebody has replaced by another table of this server, and at most `most` rejections.
+/// Nothing where the extension is not installed. Returns how many entries of the ledger, as far as it counts them.
 pub fn prune(bound: Duration, most: i64, counting: Counting) -> i64 {
     let (Ok(ledger), Ok(rejected), Ok(queues)) = (
         OwnTable::find(LEDGER),
@@ -28,6 +30,9 @@ pub fn prune(bound: Duration, most: i64, counting: Counting) -> i64 {
     };
     rejections::prune(&rejected, bound, most);
     queue_record::prune(&queues);
+    if ledger.is_elsewhere() {
+        return 0;
+    }
     match Ring::of(&ledger) {
         Some(ring) => {
             let retention = || retention_of(&ledger, &queues, bound);
@@ -49,24 +54,26 @@ pub fn retention(bound: Duration) -> Duration {
 
 /// A ledger that is spread over other servers may be fed by them, too, and what they know of queues is not known here.
 fn retention_of(ledger: &OwnTable, queues: &OwnTable, bound: Duration) -> Duration {
-    if relation::shards(ledger.oid()) > 0 {
+    if ledger.is_elsewhere() || relation::shards(ledger.oid()) > 0 {
         return bound;
     }
     queue_record::needed_retention(queues, bound)
 }
 
-/// Prunes, once a day in a session that ingests: where there is no launcher, nobody else may come by. Not in a transaction
-/// block: what is truncated stays locked until that ends, and others could not even look at the ledger.
+/// Prunes, once a day in a session that ingests: where there is no launcher, nobody else may come by. Not in a
+/// transaction block, which may stay open, and others would wait for the leaf that was truncated.
 pub fn prune_daily(retention: Duration) {
     thread_local! {
         static LAST_DAY: Cell<Option<i32>> = const { Cell::new(None) };
     }
-    if transaction::is_block() {
+    let today = Some(Key::day_of(clock::now()));
+    if LAST_DAY.get() == today || transaction::is_in_block() {
         return;
     }
-    let today = Some(Key::day_of(clock::now()));
-    if LAST_DAY.replace(today) != today {
-        prune(retention, FEW, Counting::No);
+    match attempt(|| prune(retention, FEW, Counting::No)) {
+        Ok(_) => LAST_DAY.set(today),
+        Err(error) if error.is_cancel() => error.rethrow(),
+        Err(error) => report::warn("could not prune the ledger", &error),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Which queues feed the ledger, and for how long each may hand a message out again: `sqs_queue`.
 //!
-//! The ledger has to remember a message for as long as its queue may redeliver it. Whoever ingests records the queue, once a day, in
-//! the same transaction as its entries; whoever may ask the queue for its retention period records the answer. Rows are only
-//! ever inserted, each under a key of its own, so that nobody waits for the transaction of somebody else.
+//! The ledger has to remember a message for as long as its queue may redeliver it. Whoever ingests records the queue,
+//! once a day, in the same transaction as its entries; whoever may ask the queue for its retention period records the
+//! answer. Rows are only ever inserted, each under a key of its own, so that nobody waits for the transaction of
+//! somebody else.
 
 use std::time::Duration;
 
@@ -14,12 +15,15 @@ use super::ledger::Key;
 use crate::own_tables::OwnTable;
 use crate::pg::clock;
 use crate::pg::datum::timestamp;
+use crate::pg::query;
 
-/// A queue counts for as long after it was last recorded as the ledger can remember, and the day for which it is recorded.
+/// A queue counts for as long after it was last recorded as the ledger can remember, and the day for which it is
+/// recorded.
 const DAYS_THAT_COUNT: i32 = 32;
 
-/// An answer counts for a day, and for a day longer than it says: should the queue keep its messages for longer from the moment
-/// on that it answered, those that the ledger forgets until the answer is renewed were too old for the queue already.
+/// An answer counts for a day, and for a day longer than it says: should the queue keep its messages for longer from
+/// the moment on that it answered, those that the ledger forgets until the answer is renewed were too old for the queue
+/// already.
 const DAYS_AN_ANSWER_COUNTS: i32 = 1;
 
 /// An answer is recorded again after this many hours.
@@ -44,7 +48,7 @@ fn is_noted(table: &OwnTable, queue_url: &str) -> SpiResult<bool> {
         table.name()
     );
     let arguments = [queue_url.into(), start_of_today().into()];
-    let found: Option<bool> = table.read(|| Spi::get_one_with_args(&sql, &arguments))?;
+    let found: Option<bool> = table.read(|| query::one(&sql, &arguments))?;
     Ok(found == Some(true))
 }
 
@@ -73,8 +77,8 @@ pub fn note_retention(table: &OwnTable, queue_url: &str, retention: Duration) {
         .unwrap_or_else(|error| pgrx::error!("{error}"));
 }
 
-/// For how long the ledger has to remember a message, by what the queues that feed it have answered: at most `bound`, which also
-/// stands for each queue that could not be asked.
+/// For how long the ledger has to remember a message, by what the queues that feed it have answered: at most `bound`,
+/// which also stands for each queue that could not be asked.
 pub fn needed_retention(table: &OwnTable, bound: Duration) -> Duration {
     let sql = format!(
         "SELECT EXTRACT(epoch FROM pg_catalog.max(COALESCE( \
@@ -96,7 +100,7 @@ pub fn needed_retention(table: &OwnTable, bound: Duration) -> Duration {
         DAYS_AN_ANSWER_COUNTS.into(),
         DAYS_THAT_COUNT.into(),
     ];
-    let needed: SpiResult<Option<f64>> = table.read(|| Spi::get_one_with_args(&sql, &arguments));
+    let needed: SpiResult<Option<f64>> = table.read(|| query::one(&sql, &arguments));
     let needed = needed.unwrap_or_else(|error| pgrx::error!("{error}"));
     // Without a row it is not known who fed the ledger.
     needed

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgrx::Spi;
 use pgrx::spi::SpiResult;
@@ -115,8 +115,8 @@ pub struct Awaited {
     pub group: Arc<str>,
     /// Its id.
     pub message_id: Box<str>,
-    /// How long it is still hidden.
-    pub hidden_for: Duration,
+    /// Until when it is hidden, or was.
+    pub hidden_until: Instant,
 }
 
 /// The messages of the queue that groups may be waiting for, as whoever rejected them has recorded it.
@@ -131,12 +131,11 @@ pub fn awaited(table: &OwnTable, queue_url: &str) -> Vec<Awaited> {
         Spi::connect(|client| {
             let rows = client.select(sql.as_str(), None, &[queue_url.into()])?;
             let read = rows.filter_map(|row| {
-                let hidden_for: Option<f64> = row.get(3).ok()?;
+                let hidden_for: f64 = row.get(3).ok()??;
                 Some(Awaited {
                     group: row.get::<String>(1).ok()??.into(),
                     message_id: row.get::<String>(2).ok()??.into(),
-                    hidden_for: Duration::try_from_secs_f64(hidden_for.unwrap_or(0.0))
-                        .unwrap_or_default(),
+                    hidden_until: from_now(hidden_for),
                 })
             });
             Ok(read.collect())
@@ -145,19 +144,31 @@ pub fn awaited(table: &OwnTable, queue_url: &str) -> Vec<Awaited> {
     found.unwrap_or_else(|error| pgrx::error!("{error}"))
 }
 
-/// Records that no group is waiting for these messages any more.
-pub fn no_longer_awaited(table: &OwnTable, queue_url: &str, message_ids: &[Box<str>]) {
-    if message_ids.is_empty() {
+/// So many seconds from now, or before now: as far back as this machine has run, at most.
+fn from_now(seconds: f64) -> Instant {
+    let now = Instant::now();
+    let distance = Duration::try_from_secs_f64(seconds.abs()).unwrap_or_default();
+    let then = if seconds < 0.0 {
+        now.checked_sub(distance)
+    } else {
+        now.checked_add(distance)
+    };
+    then.unwrap_or(now)
+}
+
+/// Records that these groups wait for no message any more.
+pub fn no_longer_awaited(table: &OwnTable, queue_url: &str, groups: &[Arc<str>]) {
+    if groups.is_empty() {
         return;
     }
     let sql = format!(
         "UPDATE {} SET message_group = NULL \
-         WHERE queue_url OPERATOR(pg_catalog.=) $1 AND message_id OPERATOR(pg_catalog.=) ANY ($2)",
+         WHERE queue_url OPERATOR(pg_catalog.=) $1 AND message_group OPERATOR(pg_catalog.=) ANY ($2)",
         table.name()
     );
-    let ids = array::text(message_ids.iter().map(|id| Some(&**id)));
+    let groups = array::text(groups.iter().map(|group| Some(&**group)));
     table
-        .write(|| Spi::run_with_args(&sql, &[queue_url.into(), ids]))
+        .write(|| Spi::run_with_args(&sql, &[queue_url.into(), groups]))
         .unwrap_or_else(|error| pgrx::error!("{error}"));
 }
 

@@ -11,7 +11,7 @@ use pgrx::spi::SpiResult;
 use super::ledger::Key;
 use crate::own_tables::OwnTable;
 use crate::pg::setting::with_lock_timeout;
-use crate::pg::subtransaction::attempt;
+use crate::pg::subtransaction::attempt_to_keep;
 use crate::pg::{clock, relation};
 
 /// How many leaves there are. A power of two, so that the table's partition key is a mask.
@@ -59,9 +59,10 @@ impl Ring {
             .collect()
     }
 
-    /// Truncates the leaves of `ledger` whose youngest entry was sent longer than `retention` ago, which is asked once more when
-    /// a leaf is locked: it may be fed by another queue by then. A leaf that somebody else has locked is left for the next time. Returns how many entries those had, if it is to count them, which
-    /// takes longer than truncating.
+    /// Truncates the leaves of `ledger` whose youngest entry was sent longer than `retention` ago, which is asked once
+    /// more when a leaf is locked: it may be fed by another queue by then. A leaf that somebody else has locked is left
+    /// for the next time. Returns how many entries those had, if it is to count them, which takes longer than
+    /// truncating.
     pub fn truncate_expired(
         &self,
         ledger: &OwnTable,
@@ -70,9 +71,9 @@ impl Ring {
     ) -> i64 {
         let oldest_kept = || clock::now().saturating_sub(microseconds(retention()));
         let last_day_kept = Key::day_of(oldest_kept());
-        let tomorrow = Key::day_of(clock::now()) + 1;
+        let today = Key::day_of(clock::now());
         (0..LEAVES)
-            .filter(|&place| last_day_of(place, tomorrow) < last_day_kept)
+            .filter(|&place| last_day_of(place, today) < last_day_kept)
             .map(|place| truncate_if_expired(ledger, self.0[place], &oldest_kept, counting))
             .sum()
     }
@@ -93,45 +94,52 @@ fn last_day_of(place: usize, latest: i32) -> i32 {
     latest - since as i32
 }
 
-/// Even to look at a leaf has to wait for whoever is truncating it, in a transaction that may stay open for long.
+/// Even to look at a leaf has to wait for whoever is truncating it.
 fn truncate_if_expired(
     ledger: &OwnTable,
     leaf: Oid,
     oldest_kept: &impl Fn() -> i64,
     counting: Counting,
 ) -> i64 {
-    let truncated = attempt(|| {
-        with_lock_timeout(TRUNCATE_WITHIN, || {
-            if relation::blocks(leaf) == 0 {
-                return 0;
-            }
-            let leaf = ledger.partition(leaf);
-            leaf.write(|| {
-                truncate_older_than(leaf.name(), oldest_kept, counting)
-                    .unwrap_or_else(|error| pgrx::error!("{error}"))
+    // A lock that was of no use is given back.
+    let truncated = attempt_to_keep(
+        || {
+            with_lock_timeout(TRUNCATE_WITHIN, || {
+                if relation::blocks(leaf) == 0 {
+                    return None;
+                }
+                let leaf = ledger.partition(leaf);
+                leaf.write(|| {
+                    truncate_older_than(leaf.name(), oldest_kept, counting)
+                        .unwrap_or_else(|error| pgrx::error!("{error}"))
+                })
             })
-        })
-    });
+        },
+        Option::is_some,
+    );
     match truncated {
-        Ok(entries) => entries,
+        Ok(entries) => entries.unwrap_or(0),
         Err(error) if error.is_contention() => 0,
         Err(error) => error.rethrow(),
     }
 }
 
+/// How many entries it had, as far as they are counted; `None` if it is not expired.
 fn truncate_older_than(
     name: &str,
     oldest_kept: &impl Fn() -> i64,
     counting: Counting,
-) -> SpiResult<i64> {
+) -> SpiResult<Option<i64>> {
     let is_expired = || -> SpiResult<bool> {
-        // Read from the right end of the primary key.
-        let youngest: Option<TimestampWithTimeZone> =
-            Spi::get_one(&format!("SELECT pg_catalog.max(sent_at) FROM {name}"))?;
+        // Read from the right end of the primary key. What a clock far ahead of ours has sent would stay for ever.
+        let youngest: Option<TimestampWithTimeZone> = Spi::get_one(&format!(
+            "SELECT pg_catalog.max(sent_at) FROM {name} WHERE sent_at OPERATOR(pg_catalog.<) \
+               (pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => 2))"
+        ))?;
         Ok(youngest.is_none_or(|youngest| i64::from(youngest) < oldest_kept()))
     };
     if !is_expired()? {
-        return Ok(0);
+        return Ok(None);
     }
     let entries = match counting {
         Counting::No => 0,
@@ -141,10 +149,10 @@ fn truncate_older_than(
     };
     Spi::run(&format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"))?;
     if !is_expired()? {
-        return Ok(0);
+        return Ok(None);
     }
     Spi::run(&format!("TRUNCATE {name}"))?;
-    Ok(entries)
+    Ok(Some(entries))
 }
 
 #[cfg(test)]

@@ -58,6 +58,20 @@ impl Source {
         self.queue.url().as_str() == other.queue.url().as_str() && place(self) == place(other)
     }
 
+    /// This source, with the queue and the counts of `other` where it is the same queue: whoever receives from it already
+    /// goes on with those.
+    pub fn sharing(self, other: &Source) -> Source {
+        if self.is_same_queue(other) {
+            Source {
+                queue: other.queue.clone(),
+                stat: other.stat.clone(),
+                ..self
+            }
+        } else {
+            self
+        }
+    }
+
     /// The queue.
     pub fn queue(&self) -> &Queue {
         &self.queue

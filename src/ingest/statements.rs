@@ -116,6 +116,7 @@ impl Statements {
         rows: &[&Row],
         patience: Patience,
     ) -> Result<Vec<i64>, NotInserted> {
+        self.ledger.lock(rows);
         let in_ledger = Cell::new(true);
         attempt(|| {
             let mut keys: Vec<Key> = rows.iter().map(|row| row.key).collect();

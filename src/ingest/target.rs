@@ -12,6 +12,9 @@ use crate::pg::relation::{self, Column};
 use crate::pg::{database, policy};
 use crate::settings;
 
+/// The table that rows go to, in the schema of the extension.
+pub const USER_LOGINS: &CStr = c"user_logins";
+
 /// The tables of one ingest, as our statements name them: with their schema, quoted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
@@ -53,11 +56,11 @@ impl Target {
         rejected.check()?;
         queues.check()?;
         let target = Target {
-            user_logins: relation::qualified_name(schema, c"user_logins"),
+            user_logins: relation::qualified_name(schema, USER_LOGINS),
             ledger,
             rejected,
             queues,
-            chunk: chunk_of(relation::find(schema, c"user_logins").map_or(0, relation::shards)),
+            chunk: chunk_of(relation::find(schema, USER_LOGINS).map_or(0, relation::shards)),
         };
         target.check_servers(schema)?;
         Ok(target)
@@ -67,7 +70,7 @@ impl Target {
 impl Target {
     /// No transaction spans two servers. Rows and ledger must be on one, and reached over one connection.
     fn check_servers(&self, schema: Oid) -> Result<(), Failure> {
-        let Some(user_logins) = relation::find(schema, c"user_logins") else {
+        let Some(user_logins) = relation::find(schema, USER_LOGINS) else {
             return Ok(());
         };
         let of_rows = foreign_servers(user_logins);
@@ -96,8 +99,8 @@ impl Target {
     }
 }
 
-/// Inserting is fastest around a thousand rows a statement. A distributed table splits each statement among its shards, of
-/// which each wants its share.
+/// Inserting is fastest around a thousand rows a statement. A distributed table splits each statement among its shards,
+/// of which each wants its share.
 fn chunk_of(shards: usize) -> usize {
     const CHUNK: usize = 1_000;
     const SHARDS_OF_ONE_CHUNK: usize = 4;
@@ -143,8 +146,8 @@ pub fn check_current() -> Result<(), Failure> {
     check_user_logins(relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?)
 }
 
-/// Checks that text here is UTF-8: that of a message is, and goes into rows as it is. Most other encodings could not hold all
-/// of it.
+/// Checks that text here is UTF-8: that of a message is, and goes into rows as it is. Most other encodings could not
+/// hold all of it.
 ///
 /// # Errors
 /// [`Failure::NotUtf8`].
@@ -159,8 +162,8 @@ pub fn check_encoding() -> Result<(), Failure> {
 
 /// Checks that the `user_logins` in `schema` can take our rows from the current user.
 fn check_user_logins(schema: Oid) -> Result<(), Failure> {
-    let table = relation::qualified_name(schema, c"user_logins");
-    let Some(user_logins) = relation::find(schema, c"user_logins") else {
+    let table = relation::qualified_name(schema, USER_LOGINS);
+    let Some(user_logins) = relation::find(schema, USER_LOGINS) else {
         let create = create_table(&table);
         return Err(Failure::NoTable { table, create });
     };
@@ -192,7 +195,7 @@ fn misshapen(table: String, problem: String) -> Failure {
 }
 
 /// The statement that makes `table` as we want it.
-fn create_table(table: &str) -> String {
+pub fn create_table(table: &str) -> String {
     let columns: Vec<String> = COLUMNS
         .iter()
         .map(|(name, wanted)| format!("{name} {}", wanted.sql()))

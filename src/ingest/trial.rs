@@ -54,6 +54,25 @@ impl Trial {
         taken
     }
 
+    /// Takes out at most `count` rows, the first that `is_wanted` in the order of arrival.
+    pub fn take_where(
+        &mut self,
+        count: usize,
+        mut is_wanted: impl FnMut(usize) -> bool,
+    ) -> Vec<usize> {
+        let mut taken = Vec::new();
+        for part in self.parts.iter_mut().rev() {
+            part.retain(|&place| {
+                let is_taken = taken.len() < count && is_wanted(place);
+                if is_taken {
+                    taken.push(place);
+                }
+                !is_taken
+            });
+        }
+        taken
+    }
+
     /// Puts back rows that were taken out, to be tried next.
     pub fn put_back(&mut self, places: &[usize]) {
         self.parts.push(places.to_vec());

@@ -28,8 +28,10 @@ use crate::pg::{clock, replication};
 use crate::settings::{self, RejectedMessages};
 use crate::stat::{QueueStat, Written};
 
-/// Rows refused one after the other, and none taken, that raise the suspicion that it is the table's fault.
-const SUSPICIOUS: u64 = 10;
+/// Rows refused one after the other that raise the suspicion that it is the table's fault, where it has taken none in this
+/// transaction, and where it has.
+const SUSPICIOUS: usize = 10;
+const SUSPICIOUS_AFTER_SOME: usize = 100;
 
 /// Rows from all over the chunk that are then tried on their own: if one of them is taken, it was not the table.
 const PROBES: usize = 20;
@@ -66,6 +68,8 @@ pub struct Writer {
     visibility: Duration,
     is_fifo: bool,
     memory: Memory,
+    /// The table has taken rows in the current transaction.
+    has_taken_some: bool,
     tally: Tally,
 }
 
@@ -78,13 +82,62 @@ pub struct Memory {
     recorded_on: Option<i32>,
 }
 
-/// Rows that `user_logins` refused since it last took one.
+/// Messages whose rows `user_logins` refused since it last took one.
 #[derive(Clone, Default)]
 struct Refusals {
-    /// How many.
-    in_a_row: u64,
+    /// Their ids, as far as they matter: one that comes again and again is one.
+    messages: HashSet<Box<str>>,
     /// Why the last one was.
     last: String,
+}
+
+impl Refusals {
+    fn add(&mut self, message_id: &str, rejected: &Rejected) {
+        if self.messages.len() < SUSPICIOUS_AFTER_SOME {
+            self.messages.insert(message_id.into());
+        }
+        self.last = format!("{}: {}", rejected.sqlstate, rejected.reason);
+    }
+
+    fn are_suspicious(&self, has_taken_some: bool) -> bool {
+        let enough = if has_taken_some {
+            SUSPICIOUS_AFTER_SOME
+        } else {
+            SUSPICIOUS
+        };
+        self.messages.len() >= enough
+    }
+}
+
+impl Memory {
+    /// What others, or earlier calls, have recorded of the queue. To be asked before anything is received: it decides how
+    /// many messages a receive may ask for.
+    pub fn recall(source: &Source, target: &Target) -> Memory {
+        let mut memory = Memory::default();
+        if source.queue().url().is_fifo() {
+            let url = source.queue().url().as_str();
+            for awaited in rejections::awaited(&target.rejected, url) {
+                memory.blocked.block_until(
+                    awaited.group,
+                    &awaited.message_id,
+                    awaited.hidden_until,
+                );
+            }
+            memory.receive_singly_while_blocked(source.stat(), source.visibility());
+        }
+        memory
+    }
+
+    /// Whether groups wait for messages that were rejected.
+    pub fn has_blocked_groups(&self) -> bool {
+        !self.blocked.is_empty()
+    }
+
+    /// While a group is blocked, one message at a time is received: what is behind the rejected message would be
+    /// received with it, and count as received so often, until both were moved to the dead-letter queue.
+    fn receive_singly_while_blocked(&self, stat: &QueueStat, visibility: Duration) {
+        stat.receive_singly(!self.blocked.is_empty(), visibility);
+    }
 }
 
 impl Writer {
@@ -92,7 +145,7 @@ impl Writer {
     /// they were written in is rolled back.
     pub fn new(source: &Source, target: &Target, at_abort: AtAbort) -> Writer {
         let url = source.queue().url();
-        let mut writer = Writer {
+        Writer {
             statements: Statements::prepared(target),
             user_logins: target.user_logins.clone(),
             chunk: target.chunk,
@@ -105,12 +158,9 @@ impl Writer {
             visibility: source.visibility(),
             is_fifo: url.is_fifo(),
             memory: Memory::default(),
+            has_taken_some: false,
             tally: Tally::default(),
-        };
-        if writer.is_fifo {
-            writer.recall_blocked_groups();
         }
-        writer
     }
 
     /// Goes on where an earlier writer of the same queue ended.
@@ -126,6 +176,11 @@ impl Writer {
     /// How many messages to write at a time.
     pub fn chunk(&self) -> usize {
         self.chunk
+    }
+
+    /// Goes on in another transaction.
+    pub fn begin_transaction(&mut self) {
+        self.has_taken_some = false;
     }
 
     /// What became of all messages written so far.
@@ -170,9 +225,23 @@ impl Writer {
 
     /// The queue has nothing more to hand out: groups need not wait for what is gone from it.
     pub fn queue_is_empty(&mut self) {
-        let gone = self.memory.blocked.queue_is_empty();
-        rejections::no_longer_awaited(&self.rejected, &self.queue_url, &gone);
+        let free = self.memory.blocked.queue_is_empty();
+        self.record_no_longer_awaited(&free);
         self.receive_singly_while_blocked();
+    }
+
+    /// Unless another session is recording it, and waits for this one.
+    fn record_no_longer_awaited(&self, groups: &[Arc<str>]) {
+        if groups.is_empty() {
+            return;
+        }
+        let (rejected, queue_url) = (&self.rejected, &self.queue_url);
+        let recorded = attempt(|| rejections::no_longer_awaited(rejected, queue_url, groups));
+        if let Err(error) = recorded
+            && !error.is_contention()
+        {
+            error.rethrow();
+        }
     }
 
     /// Sets apart what was rejected on the way here and what must wait; returns the rest, each message once.
@@ -213,7 +282,7 @@ impl Writer {
                 Outcome::Contended => {
                     patience = Patience::Hurried;
                     if part.len() == 1 || chunk.left_to_others.len() >= MOST_LEFT_ONE_BY_ONE {
-                        chunk.leave_to_others(&part, candidates);
+                        self.leave_to_others(&part, candidates, chunk);
                     } else {
                         trial.halve(&part);
                     }
@@ -221,7 +290,7 @@ impl Writer {
                 Outcome::Refused(error) => match *part {
                     [culprit] => {
                         self.refuse(&candidates[culprit], &error, chunk);
-                        if self.memory.refusals.in_a_row >= SUSPICIOUS {
+                        if self.memory.refusals.are_suspicious(self.has_taken_some) {
                             self.probe(&mut trial, candidates, chunk)?;
                         }
                     }
@@ -233,8 +302,8 @@ impl Writer {
     }
 
     /// Whether the table is at fault for the refusals so far: it is, if it takes none of those rows either that are
-    /// spread over the rest of the chunk. In a FIFO queue no row may overtake another, but there those refused are the
-    /// first ones of as many groups.
+    /// spread over the rest of the chunk; in a FIFO queue, where no row may overtake another of its group, of those that
+    /// are the first of theirs.
     fn probe(
         &mut self,
         trial: &mut Trial,
@@ -242,7 +311,11 @@ impl Writer {
         chunk: &mut Chunk,
     ) -> Result<(), Failure> {
         let probes = if self.is_fifo {
-            Vec::new()
+            let mut seen = chunk.refused_groups.clone();
+            trial.take_where(PROBES, |place| match &candidates[place].message.group {
+                Some(group) => seen.insert(group.clone()),
+                None => true,
+            })
         } else {
             trial.take_spread(PROBES)
         };
@@ -254,13 +327,13 @@ impl Writer {
                     trial.put_back(&probes[nth + 1..last]);
                     return Ok(());
                 }
-                Outcome::Contended => chunk.leave_to_others(&[*probe], candidates),
+                Outcome::Contended => self.leave_to_others(&[*probe], candidates, chunk),
                 Outcome::Refused(error) => self.refuse(&candidates[*probe], &error, chunk),
             }
         }
         Err(Failure::AllRefused {
             table: self.user_logins.clone(),
-            rows: self.memory.refusals.in_a_row,
+            rows: self.memory.refusals.messages.len(),
             last: self.memory.refusals.last.clone(),
         })
     }
@@ -282,6 +355,7 @@ impl Writer {
                 let inserted = sent_at.len();
                 if inserted > 0 {
                     self.memory.refusals = Refusals::default();
+                    self.has_taken_some = true;
                 }
                 for &place in part {
                     self.note_done(&candidates[place], chunk);
@@ -316,21 +390,35 @@ impl Writer {
     fn note_done(&mut self, candidate: &Candidate<'_>, chunk: &mut Chunk) {
         chunk.done.extend(candidate.receipts());
         let message = candidate.message;
-        if let Some(group) = &message.group
-            && self.memory.blocked.is_blocked_by(group, &message.id)
-        {
-            chunk
-                .no_longer_awaited
-                .extend(self.memory.blocked.unblock(group));
+        if let Some(group) = &message.group {
+            // Whoever has rejected a message of the group knows that it is gone, or was this one.
+            chunk.free_groups.insert(group.clone());
+            if self.memory.blocked.is_blocked_by(group, &message.id) {
+                self.memory.blocked.unblock(group);
+            }
         }
     }
 
     fn refuse(&mut self, culprit: &Candidate<'_>, error: &Caught, chunk: &mut Chunk) {
         let rejected = Rejected::by_table(error, &culprit.row.login);
-        self.memory.refusals.in_a_row += 1;
-        self.memory.refusals.last = format!("{}: {}", rejected.sqlstate, rejected.reason);
+        self.memory.refusals.add(&culprit.message.id, &rejected);
         chunk.refused_groups.extend(culprit.message.group.clone());
         self.reject(chunk, culprit.message, &culprit.again, rejected);
+    }
+
+    /// Leaves messages to other sessions that have them. If those roll back, SQS hands them out again: what is behind them
+    /// in their groups has to wait for that.
+    fn leave_to_others(&mut self, part: &[usize], candidates: &[Candidate<'_>], chunk: &mut Chunk) {
+        for &place in part {
+            let Candidate { message, .. } = &candidates[place];
+            chunk.left_to_others.extend(candidates[place].receipts());
+            if let Some(group) = &message.group
+                && chunk.refused_groups.insert(group.clone())
+            {
+                let blocked = &mut self.memory.blocked;
+                blocked.block(group.clone(), &message.id, message.receipt);
+            }
+        }
     }
 
     /// `again`: receipts of the same message, which came more than once.
@@ -364,44 +452,36 @@ impl Writer {
         let Some(group) = &message.group else {
             return true;
         };
-        match self.memory.blocked.turn_of(group, &message.id) {
+        match self
+            .memory
+            .blocked
+            .turn_of(group, &message.id, message.taken_at)
+        {
             Turn::Its => true,
             Turn::NotYet => false,
-            Turn::ItsSince(message_id) => {
+            Turn::ItsSince => {
                 self.memory.blocked.unblock(group);
-                chunk.no_longer_awaited.push(message_id);
+                chunk.free_groups.insert(group.clone());
                 true
             }
         }
     }
 
-    /// Groups that are blocked by what others, or earlier calls, have rejected.
-    fn recall_blocked_groups(&mut self) {
-        for awaited in rejections::awaited(&self.rejected, &self.queue_url) {
-            self.memory
-                .blocked
-                .block_for(awaited.group, &awaited.message_id, awaited.hidden_for);
-        }
-        self.receive_singly_while_blocked();
-    }
-
-    /// While a group is blocked, one message at a time is received: what is behind the rejected message would be
-    /// received with it, and count as received so often, until both were moved to the dead-letter queue.
     fn receive_singly_while_blocked(&self) {
         if self.is_fifo {
-            self.stat
-                .receive_singly(!self.memory.blocked.is_empty(), self.visibility);
+            self.memory
+                .receive_singly_while_blocked(&self.stat, self.visibility);
         }
     }
 
     /// Records what was rejected, unless another session is recording some of it and waits for this one: then it is
     /// left to that.
     fn record(&mut self, chunk: &mut Chunk) {
+        // First, since a message further back in such a group may have been rejected now.
+        let free: Vec<Arc<str>> = chunk.free_groups.drain().collect();
+        self.record_no_longer_awaited(&free);
         let (rejected, queue_url) = (&self.rejected, &self.queue_url);
-        let recorded = attempt(|| {
-            chunk.rejections.record(rejected, queue_url);
-            rejections::no_longer_awaited(rejected, queue_url, &chunk.no_longer_awaited);
-        });
+        let recorded = attempt(|| chunk.rejections.record(rejected, queue_url));
         match recorded {
             Ok(()) => {}
             Err(error) if error.is_contention() => {
@@ -478,9 +558,10 @@ struct Chunk {
     rejected_to_leave: Vec<Receipt>,
     held_back: Vec<Receipt>,
     left_to_others: Vec<Receipt>,
-    /// Messages that were rejected before, and that no group waits for any more.
-    no_longer_awaited: Vec<Box<str>>,
-    /// Groups of which `user_logins` refused a message. What comes behind it has to wait, what came before has not.
+    /// Groups that wait for no message any more: a later one of theirs has become a row.
+    free_groups: HashSet<Arc<str>>,
+    /// Groups of which a message was refused, or left to another session. What comes behind it has to wait, what came
+    /// before has not.
     refused_groups: HashSet<Arc<str>>,
 }
 
@@ -500,11 +581,5 @@ impl Chunk {
             self.held_back.extend(candidates[place].receipts());
         }
         part
-    }
-
-    fn leave_to_others(&mut self, part: &[usize], candidates: &[Candidate<'_>]) {
-        for &place in part {
-            self.left_to_others.extend(candidates[place].receipts());
-        }
     }
 }

@@ -28,8 +28,9 @@ pub fn exists(database: Oid) -> Option<bool> {
     }
 }
 
-/// Whether the database of that name accepts connections; `None`: there is none. Inside a transaction, also of a process
-/// that is connected to none: the catalog is read without its index, which such a process may not be able to open.
+/// Whether the database of that name accepts connections; `None`: there is none. Inside a transaction, also of a
+/// process that is connected to none: the catalog is read without its index, which such a process may not be able to
+/// open.
 pub fn accepts_connections(name: &str) -> Option<bool> {
     // SAFETY: opened and closed in pairs, and an error in between ends the transaction, which closes them; every tuple
     // of this catalog begins with a `FormData_pg_database`, and is looked at before the scan goes on.

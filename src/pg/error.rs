@@ -137,6 +137,11 @@ impl Caught {
         }
     }
 
+    /// Whether somebody has cancelled the statement, or ended the session.
+    pub fn is_cancel(&self) -> bool {
+        self.state.to_string().starts_with("57")
+    }
+
     /// Whether it was raised because of what other sessions hold: a deadlock, or `lock_timeout`.
     pub fn is_contention(&self) -> bool {
         use PgSqlErrorCode::*;

@@ -2,13 +2,18 @@
 
 use std::ffi::CStr;
 
-use pgrx::{Spi, pg_sys};
+use pgrx::pg_sys;
+
+use super::query;
+
+use super::setting::with_settings_of_its_own;
 
 /// Runs `work` as `role`, as REFRESH MATERIALIZED VIEW and maintenance commands do: nothing that runs meanwhile can
-/// change the role back or leave something behind that runs later. An error that leaves `work` is covered too.
+/// change the role back, or leave a setting behind that others would run with. An error that leaves `work` is covered
+/// too: the end of its (sub)transaction puts the settings back.
 pub fn as_role<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let _restored_at_end = Switched::to(role);
-    work()
+    with_settings_of_its_own(work)
 }
 
 /// `SECURITY_NOFORCE_RLS` is what referential-integrity triggers set: an owner's own policies are not for us.
@@ -83,7 +88,7 @@ pub fn role_name(role: pg_sys::Oid) -> String {
 
 /// Whether `role` may open sessions.
 pub fn can_login(role: pg_sys::Oid) -> bool {
-    let found = Spi::get_one_with_args(
+    let found = query::one(
         "SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE oid OPERATOR(pg_catalog.=) $1",
         &[role.into()],
     );

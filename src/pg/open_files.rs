@@ -2,12 +2,22 @@
 
 use pgrx::pg_sys;
 
-/// Has Postgres count up to `files` open files more; how many it agrees to. It keeps two thirds of what the process may
-/// have open for itself.
+/// Postgres lets a third of what a process may have open be opened by others. Its own waits need some of these, and so
+/// do other extensions: so many are left to them.
+const LEFT_TO_OTHERS: usize = 16;
+
+/// Has Postgres count up to `files` open files more; how many it agrees to.
 pub fn acquire(files: usize) -> usize {
-    // SAFETY: only counts, after closing files that Postgres can open again; on the main thread, as all of this module.
+    // SAFETY: only counts, after closing files that Postgres can open again. It is called on the main thread, as
+    // everything in this module.
     let is_granted = |_: &usize| unsafe { pg_sys::AcquireExternalFD() };
-    (0..files).take_while(is_granted).count()
+    let granted = (0..files + LEFT_TO_OTHERS).take_while(is_granted).count();
+    let left = granted.min(LEFT_TO_OTHERS);
+    for _ in 0..left {
+        // SAFETY: gives back what was acquired above.
+        unsafe { pg_sys::ReleaseExternalFD() };
+    }
+    granted - left
 }
 
 /// Has Postgres count `files` open files more that cannot be done without.

@@ -1,8 +1,9 @@
 //! Row-level security.
 
-use pgrx::Spi;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::SpiResult;
+
+use super::query;
 
 /// Whether row-level security applies to what the current user does with the relation. Raises an error where
 /// `row_security` is off and it would, as INSERT does.
@@ -18,11 +19,11 @@ pub fn lets_insert(relation: Oid) -> bool {
     if !applies(relation) {
         return true;
     }
-    let found: SpiResult<Option<bool>> = Spi::get_one_with_args(
+    let found: SpiResult<Option<bool>> = query::one(
         "SELECT EXISTS ( \
            SELECT FROM pg_catalog.pg_policy \
            WHERE polrelid OPERATOR(pg_catalog.=) $1 AND polpermissive \
-             AND polcmd OPERATOR(pg_catalog.=) ANY (ARRAY['a', '*']::\"char\"[]) \
+             AND polcmd OPERATOR(pg_catalog.=) ANY (ARRAY['a', '*']::pg_catalog.\"char\"[]) \
              AND EXISTS ( \
                SELECT FROM pg_catalog.unnest(polroles) AS role \
                WHERE role OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_has_role(role, 'USAGE')))",

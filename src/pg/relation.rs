@@ -3,7 +3,9 @@
 use std::ffi::{CStr, CString, c_void};
 
 use pgrx::spi::SpiResult;
-use pgrx::{PgList, PgRelation, Spi, pg_sys};
+use pgrx::{PgList, PgRelation, pg_sys};
+
+use super::query;
 
 /// A column, as far as an INSERT that names it or leaves it out is concerned.
 #[derive(Clone, Debug)]
@@ -42,6 +44,24 @@ pub fn database_encoding() -> String {
         .into_owned()
 }
 
+/// `name` as an SQL identifier, quoted where it must be.
+pub fn quoted_identifier(name: &str) -> String {
+    let name = CString::new(name).unwrap_or_default();
+    // SAFETY: reads a nul-terminated string and gives it, or another one, palloc'd.
+    unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The name of the function, without its schema.
+pub fn function_name(function: pg_sys::Oid) -> Option<String> {
+    // SAFETY: gives a palloc'd string or null.
+    unsafe {
+        let name = pg_sys::get_func_name(function);
+        (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
 /// `text` as an SQL literal.
 pub fn quoted_literal(text: &str) -> String {
     let text = CString::new(text).unwrap_or_default();
@@ -68,7 +88,7 @@ pub fn try_lock_for_reading(relation: pg_sys::Oid) -> bool {
 
 /// The schema that the extension of that name is installed in.
 pub fn extension_schema(name: &CStr) -> Option<pg_sys::Oid> {
-    Spi::get_one_with_args(
+    query::one(
         "SELECT extnamespace FROM pg_catalog.pg_extension WHERE oid OPERATOR(pg_catalog.=) $1",
         &[extension(name)?.into()],
     )
@@ -101,16 +121,22 @@ pub fn qualified_name(schema: pg_sys::Oid, name: &CStr) -> String {
 
 /// The same of a relation that is there.
 pub fn name_of(relation: pg_sys::Oid) -> String {
-    let (schema, name) = {
-        let relation = open(relation);
-        // SAFETY: an open relation has its pg_class row, whose name is nul-terminated.
-        unsafe {
-            let class = &*relation.rd_rel;
-            let name = CStr::from_ptr(class.relname.data.as_ptr()).to_owned();
-            (class.relnamespace, name)
+    // SAFETY: a catalog lookup.
+    let schema = unsafe { pg_sys::get_rel_namespace(relation) };
+    qualified_name(schema, &bare_name_of(relation))
+}
+
+/// The name of a relation that is there, without its schema.
+pub fn bare_name_of(relation: pg_sys::Oid) -> CString {
+    // SAFETY: gives a palloc'd string or null.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        if name.is_null() {
+            CString::default()
+        } else {
+            CStr::from_ptr(name).to_owned()
         }
-    };
-    qualified_name(schema, &name)
+    }
 }
 
 /// The role that owns the relation.
@@ -177,8 +203,23 @@ pub struct Trigger {
     pub name: String,
     /// The function that it calls.
     pub function: pg_sys::Oid,
-    /// It fires in sessions, whether or not in replication too.
-    pub is_enabled: bool,
+    /// When it fires: `pg_trigger.tgtype`.
+    pub kind: u32,
+    /// It has no condition, no list of columns and no arguments.
+    pub is_plain: bool,
+    /// Whether it fires.
+    pub enabled: Enabled,
+}
+
+/// In which sessions a trigger fires.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Enabled {
+    /// In none, or in those that apply replication only.
+    NotHere,
+    /// In all but those that apply replication.
+    Here,
+    /// In all.
+    Always,
 }
 
 /// All triggers of the relation, those that enforce foreign keys included.
@@ -198,11 +239,13 @@ pub fn triggers(relation: pg_sys::Oid) -> Vec<Trigger> {
                     .to_string_lossy()
                     .into_owned(),
                 function: trigger.tgfoid,
-                is_enabled: [
-                    pg_sys::TRIGGER_FIRES_ON_ORIGIN,
-                    pg_sys::TRIGGER_FIRES_ALWAYS,
-                ]
-                .contains(&(trigger.tgenabled as u8)),
+                kind: u32::from(trigger.tgtype.cast_unsigned()),
+                is_plain: trigger.tgqual.is_null() && trigger.tgnattr == 0 && trigger.tgnargs == 0,
+                enabled: match trigger.tgenabled as u8 {
+                    pg_sys::TRIGGER_FIRES_ALWAYS => Enabled::Always,
+                    pg_sys::TRIGGER_FIRES_ON_ORIGIN => Enabled::Here,
+                    _ => Enabled::NotHere,
+                },
             })
             .collect()
     }
@@ -233,6 +276,26 @@ pub fn partitions(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
             return Vec::new();
         }
         std::slice::from_raw_parts(partitions.oids, partitions.nparts as usize).to_vec()
+    }
+}
+
+/// Whether nothing is attached to the relation that its row in `pg_class` tells of (triggers, rules, constraints), and it
+/// is `owner`'s. Takes no lock.
+pub fn is_surely_bare(relation: pg_sys::Oid, owner: pg_sys::Oid) -> bool {
+    // SAFETY: a look-up by the key that this cache has; the row is looked at before it is released.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::RELOID as i32;
+        let row = pg_sys::SearchSysCache1(cache, relation.into());
+        if row.is_null() {
+            return false;
+        }
+        let class = &*pg_sys::GETSTRUCT(row).cast::<pg_sys::FormData_pg_class>();
+        let is_bare = !class.relhastriggers
+            && !class.relhasrules
+            && class.relchecks == 0
+            && class.relowner == owner;
+        pg_sys::ReleaseSysCache(row);
+        is_bare
     }
 }
 
@@ -307,7 +370,7 @@ pub fn shards(relation: pg_sys::Oid) -> usize {
     if !has_citus {
         return 0;
     }
-    let counted: SpiResult<Option<i64>> = Spi::get_one_with_args(
+    let counted: SpiResult<Option<i64>> = query::one(
         "SELECT pg_catalog.count(*) FROM pg_catalog.pg_dist_shard \
          WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1",
         &[relation.into()],

@@ -1,23 +1,43 @@
-//! Synchronous replication: whether a commit waits for a standby, and whether it waited long enough.
+//! Replication: whether a commit waits for a standby, and whether it waited long enough; whether this session applies
+//! changes that were made elsewhere.
 
 use std::ffi::CStr;
 
 use pgrx::{Spi, pg_sys};
 
+use super::identity::as_role;
+
+/// Flags of `WalSndCtlData.sync_standbys_status`: the checkpointer has set it, and it found that there are standbys to
+/// wait for.
+const STATUS_IS_SET: u8 = 1 << 0;
+const STANDBYS_ARE_DEFINED: u8 = 1 << 1;
+
+/// Whether the server has standbys to wait for. Its own word for it counts, as for Postgres itself: what this session knows
+/// of `synchronous_standby_names` may be old, since it reads the configuration between its statements only.
+fn has_standbys() -> bool {
+    // SAFETY: shared memory that every backend has mapped; a flag of one byte, read as Postgres reads it, without the lock.
+    let status = unsafe {
+        if pg_sys::WalSndCtl.is_null() {
+            return false;
+        }
+        (&raw const (*pg_sys::WalSndCtl).sync_standbys_status).read_volatile()
+    };
+    if status & STATUS_IS_SET != 0 {
+        return status & STANDBYS_ARE_DEFINED != 0;
+    }
+    // SAFETY: a setting of type string is null or nul-terminated.
+    unsafe {
+        let names = pg_sys::SyncRepStandbyNames;
+        !names.is_null() && !CStr::from_ptr(names).is_empty()
+    }
+}
+
 /// How far a standby must have come before a commit is confirmed: the order of Postgres' `SYNC_REP_WAIT_*`.
 fn wait_mode() -> Option<usize> {
     use pg_sys::SyncCommitLevel::*;
     // SAFETY: reads of settings of this process.
-    let (level, senders, names) = unsafe {
-        (
-            pg_sys::synchronous_commit as u32,
-            pg_sys::max_wal_senders,
-            pg_sys::SyncRepStandbyNames,
-        )
-    };
-    // SAFETY: a setting of type string is null or nul-terminated.
-    let has_standbys = !names.is_null() && !unsafe { CStr::from_ptr(names) }.is_empty();
-    if senders == 0 || !has_standbys {
+    let (level, senders) = unsafe { (pg_sys::synchronous_commit as u32, pg_sys::max_wal_senders) };
+    if senders == 0 || !has_standbys() {
         return None;
     }
     match level {
@@ -26,6 +46,13 @@ fn wait_mode() -> Option<usize> {
         SYNCHRONOUS_COMMIT_REMOTE_APPLY => Some(2),
         _ => None,
     }
+}
+
+/// Whether this session applies changes that were made elsewhere, as workers of logical replication do:
+/// `session_replication_role` is `replica`.
+pub fn is_replica() -> bool {
+    // SAFETY: reads a setting of this process.
+    unsafe { pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32 }
 }
 
 /// Whether commits of this session wait for a synchronous standby.
@@ -39,13 +66,10 @@ pub fn is_commit_confirmed() -> bool {
     let Some(mode) = wait_mode() else {
         return true;
     };
-    // SAFETY: shared memory that every backend has mapped. A position is eight aligned bytes that only grow, so a read
+    // SAFETY: shared memory that every backend has mapped, which is there since it says that there are standbys. A position is eight aligned bytes that only grow, so a read
     // without the lock may be a moment old, and then says "not yet".
     unsafe {
-        let Some(control) = pg_sys::WalSndCtl.as_ref() else {
-            return false;
-        };
-        let confirmed = (&raw const control.lsn[mode]).read_volatile();
+        let confirmed = (&raw const (*pg_sys::WalSndCtl).lsn[mode]).read_volatile();
         confirmed >= pg_sys::XactLastCommitEnd
     }
 }
@@ -53,8 +77,11 @@ pub fn is_commit_confirmed() -> bool {
 /// Has the current transaction write WAL, so that its commit waits for the standby even if it changes nothing: what it
 /// has read was committed by others before, and is confirmed when it is.
 pub fn write_a_record() {
-    let written =
-        Spi::run("SELECT pg_catalog.pg_logical_emit_message(true, 'user_logins_sqs', '')");
+    // Not everybody may call the function on every server.
+    let superuser = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
+    let written = as_role(superuser, || {
+        Spi::run("SELECT pg_catalog.pg_logical_emit_message(true, 'user_logins_sqs', '')")
+    });
     if let Err(error) = written {
         pgrx::error!("{error}");
     }

@@ -1,12 +1,12 @@
-//! Settings of Postgres' own: read, and changed for the length of one piece of work.
+//! Settings: read, and changed for the length of one piece of work.
 
 use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use pgrx::pg_sys;
 
-/// The value of a setting, as `postgresql.conf` would have it: numbers in the setting's own unit. Empty where there is none of
-/// this name.
+/// The value of a setting, as `postgresql.conf` would have it: numbers in the setting's own unit. Empty where there is
+/// none of this name.
 pub fn value(name: &CStr) -> String {
     // SAFETY: gives null, or a string that is valid until the next call; it is copied at once.
     unsafe {
@@ -24,6 +24,17 @@ pub fn value(name: &CStr) -> String {
 pub fn with_lock_timeout<R>(timeout: Duration, work: impl FnOnce() -> R) -> R {
     let milliseconds = CString::new(timeout.as_millis().to_string()).unwrap_or_default();
     with_setting(c"lock_timeout", &milliseconds, work)
+}
+
+/// Runs `work` and puts back whatever setting it changed, as at the end of a function with a SET clause. An error that
+/// leaves `work` ends its (sub)transaction, which does the same.
+pub fn with_settings_of_its_own<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: the nest level begun here is ended below, or with the (sub)transaction that an error ends.
+    let level = unsafe { pg_sys::NewGUCNestLevel() };
+    let result = work();
+    // SAFETY: as above. As if it was rolled back: what is nested is undone, what is SET LOCAL, too.
+    unsafe { pg_sys::AtEOXact_GUC(false, level) };
+    result
 }
 
 fn with_setting<R>(name: &CStr, value: &CStr, work: impl FnOnce() -> R) -> R {

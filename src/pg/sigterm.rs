@@ -23,17 +23,20 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
 static PATIENCE_NS: AtomicI64 = AtomicI64::new(0);
 
-/// From now on the first SIGTERM only [requests](is_end_requested) the end of this process. When `patience`, which is
-/// shorter than a second, has passed, or at another SIGTERM, the process ends where it next handles interrupts. Where the
-/// system gives no timer, everything stays as it was.
+/// What the timer sends; Postgres has background workers ignore it.
+const ORDER: i32 = libc::SIGUSR2;
+
+/// From now on SIGTERM only [requests](is_end_requested) the end of this process. When `patience`, which is shorter than a
+/// second, has passed since the first, the process ends where it next handles interrupts. Where the system gives no
+/// timer, everything stays as it was.
 pub fn make_it_a_request(patience: Duration) {
     let mut timer = ptr::null_mut();
-    // SAFETY: all zero is a valid sigevent, whose fields that matter here are then set; both pointers are to live locals.
-    // The signal is delivered to the main thread: all others are born with every signal blocked.
+    // SAFETY: all zero is a valid sigevent, whose fields that matter here are then set; both pointers are to live
+    // locals. The signal is delivered to the main thread: all others are born with every signal blocked.
     let result = unsafe {
         let mut event: libc::sigevent = MaybeUninit::zeroed().assume_init();
         event.sigev_notify = libc::SIGEV_SIGNAL;
-        event.sigev_signo = libc::SIGTERM;
+        event.sigev_signo = ORDER;
         libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer)
     };
     if result != 0 {
@@ -41,8 +44,11 @@ pub fn make_it_a_request(patience: Duration) {
     }
     TIMER.store(timer, Relaxed);
     PATIENCE_NS.store(i64::from(patience.subsec_nanos()), Relaxed);
-    // SAFETY: the handler calls nothing that is not safe in a signal handler.
-    unsafe { set_handler(pg_sys::SIGTERM as i32, request_end) };
+    // SAFETY: the handlers call nothing that is not safe in a signal handler.
+    unsafe {
+        set_handler(ORDER, order_end);
+        set_handler(pg_sys::SIGTERM as i32, request_end);
+    }
 }
 
 /// Whether this process has been asked to end.
@@ -51,15 +57,13 @@ pub fn is_end_requested() -> bool {
 }
 
 /// Calls only what POSIX or Postgres allow in a signal handler.
-unsafe extern "C-unwind" fn request_end(signal: i32) {
+unsafe extern "C-unwind" fn request_end(_signal: i32) {
     // SAFETY: `timer_settime` is async-signal-safe, is given the timer that `make_it_a_request` made before it installed
-    // this handler, and a live local; `SetLatch` and `die` are what Postgres' own handlers call; `errno` is this
-    // thread's, and left as it was.
+    // this handler, and a live local; `SetLatch` is what Postgres' own handlers call; `errno` is this thread's, and left as
+    // it was.
     unsafe {
         let errno = *libc::__errno_location();
-        if REQUESTED.swap(true, Relaxed) {
-            die(signal);
-        } else {
+        if !REQUESTED.swap(true, Relaxed) {
             let none = libc::timespec {
                 tv_sec: 0,
                 tv_nsec: 0,
@@ -76,4 +80,10 @@ unsafe extern "C-unwind" fn request_end(signal: i32) {
         }
         *libc::__errno_location() = errno;
     }
+}
+
+/// Does what Postgres does at SIGTERM.
+unsafe extern "C-unwind" fn order_end(_signal: i32) {
+    // SAFETY: `die` is Postgres' own handler.
+    unsafe { die(pg_sys::SIGTERM as i32) };
 }

@@ -65,16 +65,16 @@ fn each(tell: impl Fn(&Listener)) {
     LISTENERS.with_borrow(|listeners| listeners.iter().for_each(|listener| tell(listener)));
 }
 
+/// Whether somebody else decides when the current transaction ends: it is not over with the statement.
+pub fn is_in_block() -> bool {
+    // SAFETY: reads the state of the current transaction.
+    unsafe { pg_sys::IsTransactionBlock() }
+}
+
 /// The nest level of the current (sub)transaction.
 pub fn nest_level() -> i32 {
     // SAFETY: reads backend state.
     unsafe { pg_sys::GetCurrentTransactionNestLevel() }
-}
-
-/// Whether the current transaction is a block, which goes on after this statement for as long as its user likes.
-pub fn is_block() -> bool {
-    // SAFETY: reads backend state.
-    unsafe { pg_sys::IsTransactionBlock() }
 }
 
 /// Makes the current transaction's commit wait for its WAL, whatever `synchronous_commit` says: for a

@@ -20,6 +20,10 @@ use crate::errors::Failure;
 use crate::pg::error::Caught;
 use crate::pg::{clock, database};
 
+/// For so long at most do others receive singly because this process knows of a blocked group: one with a very long
+/// visibility timeout is not to slow them down for hours after its group is free.
+const LONGEST_KNOWN_BLOCK: Duration = Duration::from_secs(300);
+
 /// SQS' longest poll.
 const LONGEST_POLL: Duration = Duration::from_secs(20);
 
@@ -187,6 +191,7 @@ impl QueueStat {
     pub fn receive_singly(&self, singly: bool, hidden: Duration) {
         self.0.receives_singly.store(singly, Relaxed);
         if singly && let Some(slot) = self.slot() {
+            let hidden = hidden.min(LONGEST_KNOWN_BLOCK);
             let until = clock::now() + (hidden + LONGEST_POLL).as_micros() as i64;
             slot.singly_until.fetch_max(until, Relaxed);
         }

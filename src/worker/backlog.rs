@@ -1,5 +1,5 @@
-//! How many messages wait in the queues of subscriptions, and for how long those keep them: the launcher asks for it, where it
-//! may.
+//! How many messages wait in the queues of subscriptions, and for how long those keep them: the launcher asks for it,
+//! where it may.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -15,7 +15,7 @@ use crate::board::{self, Assignment, Entry};
 use crate::own_tables::EXTENSION;
 use crate::pg::worker::{self, Registration};
 use crate::pg::{database, latch, relation, transaction};
-use crate::report;
+use crate::report::{self, LastReport};
 use crate::settings;
 use crate::stat::{self, QueueStat, State};
 
@@ -73,7 +73,7 @@ pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
 fn await_database() {
     worker::connect_to_none();
     worker::set_application_name(LAUNCHER);
-    let mut reported = None;
+    let mut reported = LastReport::default();
     loop {
         worker::reload_if_asked();
         let name = settings::database();
@@ -91,16 +91,15 @@ fn await_database() {
             ),
             Ok(Ok(Some(true))) | Err(_) => return,
         };
-        if reported.as_ref() != Some(&problem) {
+        if reported.is_news(&problem) {
             report::hint(&problem, hint);
-            reported = Some(problem);
         }
         latch::wait(POLL_INTERVAL);
     }
 }
 
-/// Subscriptions live in another database from now on. That may not exist yet: it may be the new name of this one, which
-/// can be renamed once nobody is connected to it.
+/// Subscriptions live in another database from now on. That may not exist yet: it may be the new name of this one,
+/// which can be renamed once nobody is connected to it.
 fn leave_database() -> ! {
     for Entry { assignment, slot } in board::entries() {
         board::stop(slot, &assignment);
@@ -116,6 +115,7 @@ struct Launcher {
     queues: Vec<String>,
     /// What was last done for each queue.
     groups: HashMap<String, WorkerGroup>,
+    read_failure: LastReport,
     /// What the log has been told of each queue.
     reported: HashMap<String, Obstacle>,
     /// What the log has been told of workers that find no place.
@@ -194,10 +194,13 @@ impl Launcher {
             Ok(Ok((Reading::Complete(subscriptions), extension))) => (subscriptions, extension),
             Ok(Ok((Reading::Locked, _))) => return LOCKED_INTERVAL,
             Err(error) => {
-                report::warn("the launcher cannot read the subscriptions", &error);
+                if self.read_failure.is_news(error.message()) {
+                    report::warn("the launcher cannot read the subscriptions", &error);
+                }
                 return POLL_INTERVAL;
             }
         };
+        self.read_failure.forget();
         let mut demands = demands(&subscriptions, extension);
         let queues = demands.iter().map(|d| d.assignment.queue_url.clone());
         self.queues = queues.collect();
@@ -225,7 +228,9 @@ impl Launcher {
         for (demand, before) in due.iter().zip(before) {
             self.note_start(demand, before);
         }
-        if !all_started {
+        // One that waits for its own pause would not use the place.
+        let is_place_wanted = due.iter().any(|demand| demand.running.is_empty());
+        if !all_started && is_place_wanted && !board::is_any_ending() {
             self.make_room(demands);
         }
         self.report_shortage(demands, all_started);
@@ -258,10 +263,6 @@ impl Launcher {
     /// Where no place is left for a queue that has no worker at all, another one gives up one of several. Its place is
     /// free once it has ended, which wakes the launcher.
     fn make_room(&mut self, demands: &mut [Demand]) {
-        let is_hungry = |demand: &Demand| demand.running.is_empty() && demand.share > 0;
-        if !demands.iter().any(is_hungry) {
-            return;
-        }
         let most = demands.iter_mut().max_by_key(|d| d.running.len());
         if let Some(demand) = most
             && demand.running.len() > 1

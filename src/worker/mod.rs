@@ -1,8 +1,10 @@
 //! Auto-ingest, after the model of logical replication: a row of `sqs_subscription` says what is to be done, the
 //! launcher has it done, by as many background workers as the row asks for.
 //!
-//! - [`subscription`]: the rows, and why one of them can have no workers. Whoever changes one wakes the launcher at commit.
-//! - [`launcher`]: starts missing workers, stops surplus ones, prunes the ledger, asks queues for their backlogs.
+//! - [`subscription`]: the rows, and why one of them can have no workers. Whoever changes one wakes the launcher at
+//!   commit.
+//! - [`launcher`]: starts missing workers, stops surplus ones, prunes the ledger, asks queues for their
+//!   backlogs.
 //! - [`runner`]: one worker: receives outside of transactions, writes a batch in each.
 //!
 //! Launcher and workers find each other on the [board](crate::board).

@@ -8,7 +8,7 @@ use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 
 use crate::ingest::{Counting, prune};
 use crate::pg::transaction;
-use crate::report;
+use crate::report::{self, LastReport};
 use crate::settings;
 
 /// Entries that one step deletes: a few milliseconds of work.
@@ -22,6 +22,7 @@ const BETWEEN_ROUNDS: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct Pruning {
     not_before: Option<Instant>,
+    reported: LastReport,
 }
 
 impl Pruning {
@@ -33,14 +34,22 @@ impl Pruning {
         }
         let prune = || prune(settings::ledger_retention(), STEP, Counting::No);
         let pause = match transaction::run(|| Ok::<_, Infallible>(prune())) {
-            Ok(Ok(deleted)) if deleted >= STEP => BETWEEN_STEPS,
-            Ok(_) => BETWEEN_ROUNDS,
+            Ok(Ok(deleted)) => {
+                self.reported.forget();
+                if deleted >= STEP {
+                    BETWEEN_STEPS
+                } else {
+                    BETWEEN_ROUNDS
+                }
+            }
             // Somebody holds a lock, as CREATE INDEX does.
             Err(error) if error.code() == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
                 BETWEEN_ROUNDS
             }
             Err(error) => {
-                report::warn("pruning the ledger failed", &error);
+                if self.reported.is_news(error.message()) {
+                    report::warn("pruning the ledger failed", &error);
+                }
                 BETWEEN_ROUNDS
             }
         };

@@ -29,6 +29,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// While the queue is in trouble, how often to look whether it still is.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// In so long a time, several long polls would have brought whatever the queue has to hand out.
+const QUIET: Duration = Duration::from_secs(65);
+
 const ACTIVITY: &CStr = c"writing a batch of logins";
 
 /// How long a worker that is told to end has to write what it holds. What is not committed by then is rolled back and
@@ -86,6 +89,7 @@ struct Session {
 impl Session {
     /// Receives from `source` from now on; what was received, and is being received, still comes.
     fn follow(&mut self, source: Source, how: Receive) -> Result<(), Failure> {
+        let source = source.sharing(&self.source);
         let is_stopped = self.look_again.take().is_some();
         self.intake.decode_with(source.decoder());
         if is_stopped || how != self.how || !self.source.is_same_queue(&source) {
@@ -167,9 +171,12 @@ impl Runner {
         None
     }
 
-    fn try_to_begin(&self) -> Result<Session, Refusal> {
+    fn try_to_begin(&mut self) -> Result<Session, Refusal> {
         let source = Source::new(&self.assignment.queue_url)?;
-        self.in_transaction(Target::check)?;
+        self.memory = self.in_transaction(|| {
+            let target = Target::check()?;
+            Ok::<_, Failure>(Memory::recall(&source, &target))
+        })?;
         let how = how_to_receive();
         let mut intake = Intake::open(&source, how.clone())?;
         intake.heed_signals(true);
@@ -257,7 +264,30 @@ impl Runner {
             self.fill(session, 1, Some(until));
         } else {
             self.stat.set_state(Some(State::Idle));
-            self.fill(session, 1, None);
+            self.await_quietly(session);
+        }
+    }
+
+    /// Waits for a message, as long as it takes; where groups wait for messages that were rejected, a queue that has been
+    /// quiet for long enough tells that those are gone.
+    fn await_quietly(&mut self, session: &mut Session) {
+        if !self.memory.has_blocked_groups() {
+            return self.fill(session, 1, None);
+        }
+        let quiet_until = Instant::now() + QUIET;
+        self.fill(session, 1, Some(quiet_until));
+        if session.intake.is_empty() && Instant::now() >= quiet_until && !is_called_away() {
+            let outcome = self.in_transaction(|| {
+                let target = Target::check()?;
+                let mut writer = Writer::new(&session.source, &target, AtAbort::Keep)
+                    .resume(self.memory.clone());
+                writer.queue_is_empty();
+                Ok::<_, Failure>(writer.pause())
+            });
+            match outcome {
+                Ok(memory) => self.memory = memory,
+                Err(refusal) => self.report_refusal(refusal),
+            }
         }
     }
 
@@ -363,7 +393,7 @@ impl Runner {
         self.stat.set_state(Some(State::Running));
         if self.trouble.take().is_some() {
             report::log(format!(
-                "ingest from \"{}\" goes on",
+                "ingestion from \"{}\" resumed",
                 self.assignment.queue_url
             ));
         }

@@ -13,9 +13,6 @@ use crate::pg::transaction::{self, INDIFFERENT, Listener};
 use crate::pg::{identity, relation};
 use crate::stat::State;
 
-/// The trigger that refuses roles whose rights the writer of a row does not have.
-const CHECK: &str = "check_role";
-
 /// A row of `sqs_subscription`.
 pub struct Subscription {
     /// The queue.
@@ -114,12 +111,12 @@ fn distrust(table: &OwnTable) -> Option<Obstacle> {
         let reason = format!("{what} is not part of the extension");
         return Some(Obstacle::waiting(reason, &remedy));
     }
-    if !table.has_enabled_trigger(CHECK) {
+    if let Some((trigger, enable)) = table.disabled_trigger() {
+        let table = table.name();
         return Some(Obstacle::waiting(
-            format!("trigger {CHECK} on table {} is not enabled", table.name()),
+            format!("trigger {trigger} on table {table} is not enabled"),
             &format!(
-                "Use ALTER TABLE {} ENABLE ALWAYS TRIGGER {CHECK}.",
-                table.name()
+                "Check the roles in the table, which anybody may have written meanwhile; then use ALTER TABLE {table} {enable} {trigger}."
             ),
         ));
     }

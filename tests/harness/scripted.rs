@@ -132,6 +132,13 @@ impl ScriptedSqs {
         Queue::existing(&self.endpoint, &name)
     }
 
+    /// A new queue here whose name says that it is FIFO; it serves as a standard one.
+    pub fn fifo_queue(&self) -> Queue {
+        let name = format!("{}.fifo", run::unique_name("logins"));
+        self.state().stores.insert(name.clone(), Store::default());
+        Queue::existing(&self.endpoint, &name)
+    }
+
     /// Where it listens.
     pub fn endpoint(&self) -> &str {
         &self.endpoint

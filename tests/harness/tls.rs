@@ -28,8 +28,8 @@ pub struct TlsFront {
 }
 
 impl TlsFront {
-    /// A front of the server at `endpoint` (`http://127.0.0.1:4567`), whose certificate ends so long from now, or has ended so long
-    /// ago.
+    /// A front of the server at `endpoint` (`http://127.0.0.1:4567`), whose certificate ends so long from now, or has
+    /// ended so long ago.
     pub fn of(endpoint: &str, ends_in: Result<Duration, Duration>) -> TlsFront {
         let server: SocketAddr = endpoint.trim_start_matches("http://").parse().unwrap();
         let (config, pem) = certified(ends_in);

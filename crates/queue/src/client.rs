@@ -80,9 +80,9 @@ pub(crate) struct Client {
 /// The SDK's client, and where it gets its credentials from.
 struct Connected {
     sdk: Sdk,
-    credentials: CredentialSource,
-    /// Where calls go.
+    /// Where it sends its requests, the server's AWS configuration heeded.
     origin: Origin,
+    credentials: CredentialSource,
 }
 
 impl Client {
@@ -96,6 +96,12 @@ impl Client {
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Whether AWS answers, as far as is known before the first call.
+    pub(crate) fn is_at_aws(&self) -> bool {
+        let connected = self.sdk.get().map(|connected| &connected.origin);
+        connected.unwrap_or(&self.endpoint.origin).is_aws()
     }
 
     /// Receives. The answer has to begin within `limit`; then it may take its time as long as it does not stall. Each body
@@ -226,7 +232,8 @@ impl Client {
             let answer = Box::pin(watched(exchange.clone(), async {
                 send(&connected.sdk).await
             }));
-            let error = match self.within(limit, &exchange, answer).await {
+            let host = connected.origin.as_str();
+            let error = match within(limit, host, &exchange, answer).await {
                 Ok(output) => return Ok((output, exchange)),
                 Err(error) => error,
             };
@@ -238,42 +245,6 @@ impl Client {
             }
             is_first = false;
         }
-    }
-
-    /// Waits for an answer: for its head until `limit`, then for as long as it does not stall.
-    async fn within<O, E, F>(
-        &self,
-        limit: Duration,
-        exchange: &Exchange,
-        mut answer: Pin<Box<F>>,
-    ) -> Result<O, Error>
-    where
-        E: ProvideErrorMetadata,
-        F: Future<Output = Result<O, SdkError<E, HttpResponse>>>,
-    {
-        let mut time_is_up = pin!(sleep(limit));
-        loop {
-            select! {
-                biased;
-                result = &mut answer => {
-                    return result.map_err(|error| Error::of_sdk(&error, exchange, self.endpoint.origin.as_str()));
-                }
-                () = &mut time_is_up => match exchange.stalls_at() {
-                    Some(stalls_at) if stalls_at > Instant::now() => time_is_up.as_mut().reset(stalls_at.into()),
-                    stalled => return Err(self.timed_out(limit, stalled.is_some())),
-                },
-            }
-        }
-    }
-
-    fn timed_out(&self, limit: Duration, had_begun: bool) -> Error {
-        let host = self.endpoint.origin.as_str();
-        let detail = if had_begun {
-            format!("the answer from {host} stalled")
-        } else {
-            format!("no answer from {host} within {:.1} s", limit.as_secs_f64())
-        };
-        Error::new(ErrorKind::TimedOut, detail)
     }
 
     /// Makes the SDK's client.
@@ -311,9 +282,37 @@ impl Client {
             .build();
         Ok(Connected {
             sdk: Sdk::from_conf(config),
-            credentials,
             origin,
+            credentials,
         })
+    }
+}
+
+/// Waits for an answer: for its head until `limit`, then for as long as it does not stall.
+async fn within<O, E, F>(
+    limit: Duration,
+    host: &str,
+    exchange: &Exchange,
+    mut answer: Pin<Box<F>>,
+) -> Result<O, Error>
+where
+    E: ProvideErrorMetadata,
+    F: Future<Output = Result<O, SdkError<E, HttpResponse>>>,
+{
+    let mut time_is_up = pin!(sleep(limit));
+    loop {
+        select! {
+            biased;
+            result = &mut answer => return result.map_err(|error| Error::of_sdk(&error, exchange, host)),
+            () = &mut time_is_up => match exchange.stalls_at() {
+                Some(stalls_at) if stalls_at > Instant::now() => time_is_up.as_mut().reset(stalls_at.into()),
+                Some(_) => return Err(Error::new(ErrorKind::TimedOut, format!("the answer from {host} stalled"))),
+                None => {
+                    let detail = format!("no answer from {host} within {:.1} s", limit.as_secs_f64());
+                    return Err(Error::new(ErrorKind::TimedOut, detail));
+                }
+            },
+        }
     }
 }
 

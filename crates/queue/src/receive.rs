@@ -223,7 +223,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     }
 
     fn longest_wait(&self) -> Duration {
-        if !self.remote.client.endpoint().origin.is_aws() {
+        if !self.remote.client.is_at_aws() {
             LONGEST_WAIT_ELSEWHERE
         } else if self.remote.is_fifo {
             self.how.longest_wait_fifo()

@@ -99,7 +99,8 @@ impl Connection {
             .map(|code| format!("x-amzn-ErrorType: {code}\r\n"))
             .unwrap_or_default();
         let text = format!(
-            "HTTP/1.1 {} Scripted\r\nDate: {}\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: {}\r\n{error}\r\n{}",
+            "HTTP/1.1 {} Scripted\r\nDate: {}\r\nContent-Type: application/x-amz-json-1.0\r\n\
+             Content-Length: {}\r\n{error}\r\n{}",
             reply.status,
             date(self.clock_ahead),
             reply.body.len(),

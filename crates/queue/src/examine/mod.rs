@@ -32,7 +32,8 @@ pub struct Examination {
     pub credentials: Result<FoundCredentials, Error>,
     /// The way to the server.
     pub network: Result<Network, Error>,
-    /// How far this machine's clock is from the server's: ahead of it if positive, in seconds. `None`: no answer told the time.
+    /// How far this machine's clock is from the server's: ahead of it if positive, in seconds. `None`: no answer told
+    /// the time.
     pub clock_ahead: Option<i64>,
     /// How long the fastest call took.
     pub fastest_call: Option<Duration>,
@@ -65,8 +66,8 @@ pub struct Description {
 }
 
 impl Description {
-    /// The longest time for which one of its messages can be handed out: that of the dead-letter queue counts, too. `None` where it
-    /// is not known.
+    /// The longest time for which one of its messages can be handed out: that of the dead-letter queue counts, too.
+    /// `None` where it is not known.
     pub fn longest_retention(&self) -> Option<Duration> {
         longest_retention(&self.attributes, self.dead_letters.as_ref())
     }

@@ -1,5 +1,5 @@
-//! What the credentials may do, found out without doing it: calls about a message that does not exist are refused for the one
-//! reason or for the other.
+//! What the credentials may do, found out without doing it: calls about a message that does not exist are refused for
+//! the one reason or for the other.
 
 use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -79,21 +79,25 @@ fn only_a_poll_that_knows_of_no_backlog_asks_for_a_short_time() {
     assert!(asked[1..].iter().all(|seconds| *seconds == 30), "{asked:?}");
 }
 
-/// 1,500 messages take 150 calls each second, of 200 ms each.
+/// 3,000 messages take 150 calls each second, of 200 ms each.
 #[test]
 fn much_that_is_held_stays_hidden_at_a_slow_server() {
     let server = Server::start();
-    server.send(1_500);
+    server.send(3_000);
     server.script(|call| {
         let is_extension = call.action == "ChangeMessageVisibilityBatch";
         is_extension.then_some(Fault::Late(Duration::from_millis(200)))
     });
     let io = Io::start().unwrap();
     let (queue, _) = queue_at(&server.url());
-    let mut inlet = io.receive(&queue, two_seconds(1_500), body);
+    let how = Receive {
+        visibility: Duration::from_secs(4),
+        ..at_most(3_000)
+    };
+    let mut inlet = io.receive(&queue, how, body);
     let (messages, _) = drain(&io, &mut inlet);
-    assert_eq!(messages.len(), 1_500);
-    hidden_for(&server, Duration::from_secs(6));
+    assert_eq!(messages.len(), 3_000);
+    hidden_for(&server, Duration::from_secs(9));
 }
 
 #[test]
