@@ -161,9 +161,9 @@ fn said(failure: Failure) -> Said {
             format!("{argument} must not be NULL"),
         )
         .hint(match argument {
-            "queue_url" => "Give the URL of a queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue.",
-            "n" => "Give the most messages to receive.",
-            _ => "Leave it out to have its default.",
+            "queue_url" => "Pass the URL of a queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue.",
+            "n" => "Pass the maximum number of messages to receive.",
+            _ => "Omit the argument to use its default.",
         }),
         OutOfRange { argument, value, range } => {
             Said::new(ERRCODE_INVALID_PARAMETER_VALUE, format!("{argument} is out of range: {value}"))
@@ -176,7 +176,7 @@ fn said(failure: Failure) -> Said {
                  \"aws sqs get-queue-url --queue-name login-queue\" prints it.",
             ),
         BadEndpoint(why) => {
-            Said::new(ERRCODE_INVALID_PARAMETER_VALUE, "user_logins_sqs.endpoint_url or region cannot be used")
+            Said::new(ERRCODE_INVALID_PARAMETER_VALUE, "invalid user_logins_sqs.endpoint_url or user_logins_sqs.region")
                 .detail(why.to_string())
                 .hint("An endpoint is a scheme and a host, such as https://sqs.eu-west-1.amazonaws.com.")
         }
@@ -187,127 +187,127 @@ fn said(failure: Failure) -> Said {
         }
         MaskKeyUnreadable { file, why } => {
             Said::new(ERRCODE_UNDEFINED_FILE, format!("could not read mask key file \"{file}\": {why}"))
-                .detail("Nothing was received: masks made without the key would not match those made with it.")
+                .detail("Nothing was received, because masks made without the key would not match those made with it.")
                 .hint("user_logins_sqs.mask_key_file must name a file that the server's operating-system user can read.")
         }
         MaskKeyTooShort { file, bytes, least } => Said::new(
             ERRCODE_INVALID_PARAMETER_VALUE,
             format!("the key in mask key file \"{file}\" is too short: {bytes} bytes"),
         )
-        .detail(format!("At least {least} bytes are needed."))
-        .hint("\"openssl rand -hex 32\" makes a good one."),
+        .detail(format!("A key has at least {least} bytes."))
+        .hint("Generate one with \"openssl rand -hex 32\"."),
         MaskKeyMalformed { file, line } => Said::new(
             ERRCODE_INVALID_PARAMETER_VALUE,
             format!("line {line} of mask key file \"{file}\" is not a key"),
         )
-        .detail("Where a file has more than one line, each must be a name and a key.")
-        .hint("Write one key a line, as \"name: key\", the current one first; or nothing but one key."),
+        .detail("In a file of more than one line, each line must be a name and a key.")
+        .hint("Write one key per line as \"name: key\", the current key first, or a single key without a name."),
         NotInstalled => {
             Said::new(ERRCODE_UNDEFINED_OBJECT, "extension \"user_logins_sqs\" is not installed in this database")
                 .hint("Use CREATE EXTENSION user_logins_sqs.")
         }
         NotUtf8 { encoding } => Said::new(
             ERRCODE_FEATURE_NOT_SUPPORTED,
-            "user_logins_sqs needs a database whose encoding is UTF8",
+            "user_logins_sqs requires a database with encoding UTF8",
         )
-        .detail(format!("That of this database is {encoding}, which cannot hold every message. Nothing was received."))
-        .hint("Use CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and ingest there."),
+        .detail(format!("The encoding of this database is {encoding}, which cannot represent every message. Nothing was received."))
+        .hint("Create a database with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and install the extension there."),
         NoTable { table, create } => Said::new(ERRCODE_UNDEFINED_TABLE, format!("table {table} does not exist"))
-            .detail("The rows of ingested messages go there. Nothing was received.")
-            .hint(format!("Create it with: {create}")),
+            .detail("Ingested messages are inserted into this table. Nothing was received.")
+            .hint(format!("Create the table: {create}")),
         Misshapen { table, problem, create } => {
-            Said::new(ERRCODE_DATATYPE_MISMATCH, format!("table {table} cannot take logins"))
+            Said::new(ERRCODE_DATATYPE_MISMATCH, format!("table {table} cannot store logins"))
                 .detail(problem)
-                .hint(format!("It needs the columns of: {create} More columns are fine if they have defaults."))
+                .hint(format!("The table must have the columns of: {create} Additional columns need defaults."))
         }
         NoInsertRight { table } => {
             Said::new(ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for table {table}"))
                 .detail("Rows are inserted with the rights of the caller. Nothing was received.")
-                .hint(format!("The table's owner can GRANT INSERT ON {table} TO the role."))
+                .hint(format!("Ask the table's owner to GRANT INSERT ON {table}."))
         }
         NoPolicy { table } => Said::new(
             ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("row-level security of table {table} lets no row of the current user in"),
+            format!("row-level security policies of table {table} allow no INSERT by the current user"),
         )
         .detail("Rows are inserted with the rights of the caller. Nothing was received.")
-        .hint(format!("The table's owner can use CREATE POLICY ... ON {table} FOR INSERT TO the role.")),
+        .hint(format!("Ask the table's owner to CREATE POLICY ... ON {table} FOR INSERT.")),
         ForeignTable { table } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("table {table} is a foreign table, and the ledger is not"),
+            format!("table {table} is a foreign table but the ledger is not"),
         )
-        .detail("Their servers commit one after the other, so a failure in between can make a second row of a message. Nothing was received.")
-        .hint("Have the ledger on the same foreign server, or set user_logins_sqs.allow_foreign_table if that is acceptable."),
+        .detail("The two servers do not commit together, so a failure between their commits can insert a message twice. Nothing was received.")
+        .hint("Put the ledger on the same foreign server, or set user_logins_sqs.allow_foreign_table if duplicate rows are acceptable."),
         ForeignLedger { ledger, table } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("ledger {ledger} is a foreign table that does not commit together with {table}"),
+            format!("foreign ledger {ledger} does not commit together with table {table}"),
         )
-        .detail("They must be tables of one foreign server, reached under one user mapping, or messages are lost. Nothing was received.")
-        .hint("Use CREATE USER MAPPING FOR PUBLIC, so that the ledger's owner and the caller share it."),
+        .detail("Both must be foreign tables of one server, reached through one user mapping; otherwise messages can be lost. Nothing was received.")
+        .hint("Create the user mapping FOR PUBLIC, so that the ledger's owner and the caller share it."),
         ForeignCode { what, remedy } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("{what} is not part of the extension"),
         )
-        .detail("The extension writes its tables with the rights of their owners, which that code would have too.")
+        .detail("The extension writes its tables with their owners' privileges, and would run that code with them.")
         .hint(remedy),
         CannotCommit => Said::new(
             ERRCODE_INVALID_TRANSACTION_TERMINATION,
             "sqs_drain cannot run inside a transaction block, a function or an EXCEPTION block",
         )
         .detail("It commits after each batch. Nothing was received.")
-        .hint("CALL it on its own, or use sqs_ingest, which is part of your transaction."),
+        .hint("Use a top-level CALL, or call sqs_ingest, which runs in your transaction."),
         CannotPrepare => Said::new(
             ERRCODE_FEATURE_NOT_SUPPORTED,
             "cannot PREPARE a transaction that has ingested messages",
         )
-        .detail("Its messages are deleted when it commits, by this session; a prepared one may be committed by another.")
+        .detail("This session deletes the messages when the transaction commits, but a prepared transaction may be committed by another session.")
         .hint("Use COMMIT."),
         NotPreloaded => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "user_logins_sqs must be loaded via shared_preload_libraries",
         )
-        .detail("Background workers and statistics can only be had by a library that is loaded when the server starts.")
-        .hint("Add user_logins_sqs to shared_preload_libraries in postgresql.conf, as in shared_preload_libraries = 'user_logins_sqs', and restart the server."),
+        .detail("Background workers and statistics require that the library is loaded at server start.")
+        .hint("Add it to postgresql.conf, as in shared_preload_libraries = 'user_logins_sqs', and restart the server."),
         WrongDatabase { database } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("subscriptions live in database \"{database}\""),
+            format!("subscriptions are managed in database \"{database}\""),
         )
-        .hint("Subscribe there, or set user_logins_sqs.database to this database."),
+        .hint("Call the function there, or set user_logins_sqs.database to this database."),
         CannotLogin { role } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("role \"{role}\" is not permitted to log in"),
         )
         .detail("Workers connect as the role that subscribed.")
-        .hint("Use ALTER ROLE ... LOGIN (no password is needed), or subscribe as another role."),
+        .hint("Use ALTER ROLE ... LOGIN (a password is not needed), or subscribe as another role."),
         NotSubscriber { queue } => Said::new(
             ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("the subscription of queue \"{queue}\" belongs to another role"),
         )
-        .hint("Its role, a member of that role, or a superuser can change it."),
+        .hint("Only that role, its members and superusers can change it."),
         NotMember { role } => Said::new(
             ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("must be a member of role \"{role}\" to subscribe as it"),
         )
         .detail("Workers run as the role that a row of sqs_subscription names.")
-        .hint("Subscribe as that role, or have it granted."),
+        .hint("Subscribe as that role, or ask for membership in it."),
         NotSubscribed { queue } => {
             Said::new(ERRCODE_UNDEFINED_OBJECT, format!("queue \"{queue}\" is not subscribed to"))
-                .hint("Table sqs_subscription lists the subscriptions.")
+                .hint("See sqs_subscription.")
         }
         AllRefused { table, rows, last } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {table} refuses every row"),
         )
-        .detail(format!("It refused at least {rows} rows in succession and took none. The last refusal was {last}."))
-        .hint("Check its constraints, triggers and policies. No message was rejected; all are kept or released."),
+        .detail(format!("At least {rows} rows in succession were refused. The last error was {last}."))
+        .hint("Check the table's constraints, triggers and policies. No message was rejected."),
         NoPartition { table, message } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {table} has no partition for a row"),
         )
-        .detail(format!("Postgres said: {message}."))
-        .hint("Create the partition, or a DEFAULT partition. No message was rejected; all are kept or released."),
+        .detail(format!("The error was: {message}."))
+        .hint("Create the partition, or a DEFAULT partition. No message was rejected."),
         NoIoThread(why) => {
             Said::new(ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start the I/O thread: {why}"))
-                .hint("The limit on processes and threads of the server's operating-system user may be reached.")
+                .hint("Check the limit on processes and threads of the server's operating-system user.")
         }
         Sqs { queue, host, region, error } => sqs(&queue, &host, &region, error),
     }
@@ -319,27 +319,27 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         ErrorKind::Unreachable => (
             ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
             format!("could not reach \"{host}\""),
-            "Check the queue URL, user_logins_sqs.endpoint_url, and that this server may connect to that host and port.",
+            "Check the queue URL, user_logins_sqs.endpoint_url, and whether this server can connect to that host and port.",
         ),
         ErrorKind::Tls => (
             ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-            format!("could not make a secure connection to \"{host}\""),
-            "The server needs the certificates of the authorities that it trusts (Debian: package ca-certificates).",
+            format!("could not establish a TLS connection to \"{host}\""),
+            "Check that the certificates of trusted authorities are installed (on Debian, package ca-certificates).",
         ),
         ErrorKind::Broken => (
             ERRCODE_CONNECTION_FAILURE,
-            format!("the connection to \"{host}\" broke"),
-            "Nothing is lost: what may have been received comes back after its visibility timeout. Try again.",
+            format!("lost connection to \"{host}\""),
+            "Try again. Messages that may have been received become visible again after their visibility timeout.",
         ),
         ErrorKind::TimedOut => (
             ERRCODE_CONNECTION_FAILURE,
             format!("\"{host}\" did not answer in time"),
-            "Nothing is lost: what may have been received comes back after its visibility timeout. Try again.",
+            "Try again. Messages that may have been received become visible again after their visibility timeout.",
         ),
         ErrorKind::NoSuchQueue => (
             ERRCODE_UNDEFINED_OBJECT,
             format!("queue \"{queue}\" does not exist"),
-            "Check account, region and name in the queue URL.",
+            "Check the account, region and name in the queue URL.",
         ),
         ErrorKind::AccessDenied => (
             ERRCODE_INSUFFICIENT_PRIVILEGE,
@@ -349,47 +349,47 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         ErrorKind::NoCredentials => (
             ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             "no AWS credentials found".to_owned(),
-            "Give the server's operating-system user credentials: an instance or task role, a profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in its environment.",
+            "Provide credentials to the server process: an instance or task role, a profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in its environment.",
         ),
         ErrorKind::CredentialsFailed => (
             ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             "could not get AWS credentials".to_owned(),
-            "Check the source that the server's environment or profile names, and that this server can reach it.",
+            "Check the credential source that the server's environment or profile names.",
         ),
         ErrorKind::BadCredentials => (
             ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-            format!("\"{host}\" did not accept the AWS credentials"),
-            "Check that they are current, that the region is right, and that this machine's clock is.",
+            format!("\"{host}\" rejected the AWS credentials"),
+            "Check that the credentials are current and that the region and this server's clock are correct.",
         ),
         ErrorKind::Throttled => (
             ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             format!("queue \"{queue}\" is throttled"),
-            "Lower user_logins_sqs.receive_concurrency or try again later.",
+            "Try again later, or lower user_logins_sqs.receive_concurrency.",
         ),
         ErrorKind::OverLimit => (
             ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
             format!("queue \"{queue}\" has too many messages in flight"),
-            "Commit smaller batches (sqs_drain does), or wait until other consumers have deleted theirs.",
+            "Commit smaller batches, as sqs_drain does, or wait until other consumers have deleted their messages.",
         ),
         ErrorKind::Unavailable => (
             ERRCODE_SYSTEM_ERROR,
             format!("\"{host}\" is unavailable"),
-            "Nothing is lost. Try again later.",
+            "Try again later.",
         ),
         ErrorKind::NotSqs => (
             ERRCODE_PROTOCOL_VIOLATION,
-            format!("\"{host}\" does not answer as SQS does"),
-            "Check the queue URL and user_logins_sqs.endpoint_url; a proxy may be in the way.",
+            format!("unexpected response from \"{host}\""),
+            "Check the queue URL and user_logins_sqs.endpoint_url, and whether a proxy answers instead of SQS.",
         ),
         ErrorKind::Refused => (
             ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION,
             format!("\"{host}\" refused the request"),
-            "The DETAIL is what it said.",
+            "The DETAIL is the response.",
         ),
         ErrorKind::Internal => (
             ERRCODE_INTERNAL_ERROR,
             "the I/O thread failed".to_owned(),
-            "Nothing is lost. A new session starts a new one; please report this.",
+            "Reconnect to start a new one, and please report this.",
         ),
     };
     let signed_for = match error.kind {

@@ -22,11 +22,11 @@ const OTHER_FILES: usize = 8;
 /// With fewer connections nothing could be deleted while polls wait.
 const FEWEST_CONNECTIONS: usize = 4;
 
-/// Connections beside those of polls, for deletes and visibility timeouts.
-const CONNECTIONS_THAT_SETTLE: usize = 64;
+/// Connections for each poll: another one deletes what it brought.
+const CONNECTIONS_A_POLL: usize = 2;
 
-/// More are not asked for: other extensions need some of what Postgres lets all of them have.
-const MOST_CONNECTIONS: usize = 256;
+/// More are not asked for. With the default of `max_files_per_process`, Postgres agrees to some 300.
+const MOST_CONNECTIONS: usize = 512;
 
 thread_local! {
     static IO: RefCell<Option<Io>> = const { RefCell::new(None) };
@@ -66,7 +66,7 @@ fn start() -> std::io::Result<Io> {
 
 /// Lets the I/O thread have as many connections as it has use for and Postgres agrees to.
 fn allow_connections(io: &Io) {
-    let wanted = settings::receive_concurrency() + CONNECTIONS_THAT_SETTLE;
+    let wanted = settings::receive_concurrency() * CONNECTIONS_A_POLL;
     let more = wanted
         .min(MOST_CONNECTIONS)
         .saturating_sub(CONNECTIONS.get());

@@ -12,7 +12,7 @@ static ALLOWED_QUEUES: GucSetting<Option<CString>> = GucSetting::<Option<CString
 static MASK_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static APP_VERSION_ENCODING: GucSetting<AppVersionEncoding> =
     GucSetting::<AppVersionEncoding>::new(AppVersionEncoding::Digits);
-static RECEIVE_CONCURRENCY: GucSetting<i32> = GucSetting::<i32>::new(16);
+static RECEIVE_CONCURRENCY: GucSetting<i32> = GucSetting::<i32>::new(256);
 static VISIBILITY_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30);
 static REJECTED_MESSAGES: GucSetting<RejectedMessages> =
     GucSetting::<RejectedMessages>::new(RejectedMessages::Leave);
@@ -22,7 +22,7 @@ static ALLOW_FOREIGN_TABLE: GucSetting<bool> = GucSetting::<bool>::new(false);
 static DATABASE: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"postgres"));
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(5);
-static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static LINGER: GucSetting<i32> = GucSetting::<i32>::new(10);
 static LEDGER_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(15 * MINUTES_A_DAY);
 
@@ -144,7 +144,7 @@ pub fn init() {
 fn connection() {
     GucRegistry::define_string_guc(
         c"user_logins_sqs.endpoint_url",
-        c"Sends requests here instead of to the host of the queue URL.",
+        c"Sets the endpoint that requests are sent to instead of the host of the queue URL.",
         c"For VPC endpoints and proxies, such as https://vpce-0123.sqs.eu-west-1.vpce.amazonaws.com.",
         &ENDPOINT_URL,
         GucContext::Suset,
@@ -152,16 +152,16 @@ fn connection() {
     );
     GucRegistry::define_string_guc(
         c"user_logins_sqs.region",
-        c"AWS region to sign requests for.",
-        c"Empty: the region that the queue URL names, else AWS_REGION of the server's environment, else us-east-1.",
+        c"Sets the AWS region that requests are signed for.",
+        c"If empty, it is the region in the queue URL, else AWS_REGION of the server's environment, else us-east-1.",
         &REGION,
         GucContext::Userset,
         GucFlags::default(),
     );
     GucRegistry::define_string_guc(
         c"user_logins_sqs.allowed_queues",
-        c"Queue URLs that may be ingested from, as patterns separated by commas.",
-        c"In a pattern * stands for any characters and ? for one. Empty: every queue.",
+        c"Sets the queue URLs that may be ingested from, as comma-separated patterns.",
+        c"In a pattern, * matches any characters and ? matches one. If empty, every queue is allowed.",
         &ALLOWED_QUEUES,
         GucContext::Suset,
         GucFlags::default(),
@@ -171,15 +171,15 @@ fn connection() {
 fn masking() {
     GucRegistry::define_string_guc(
         c"user_logins_sqs.mask_key_file",
-        c"File that holds the key with which ip and device_id are masked (HMAC-SHA-256).",
-        c"Empty: plain SHA-256, which can be reversed by trying all addresses. Without the key nobody can do that.",
+        c"Sets the file with the key for masking ip and device_id (HMAC-SHA-256).",
+        c"If empty, masks are plain SHA-256, which can be reversed by trying all addresses.",
         &MASK_KEY_FILE,
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
     );
     GucRegistry::define_enum_guc(
         c"user_logins_sqs.app_version_encoding",
-        c"How app_version becomes an integer: digits (2.3.0 is 230) or sortable (2.3.0 is 2003000).",
+        c"Sets how app_version is converted to an integer: digits (2.3.0 is 230) or sortable (2.3.0 is 2003000).",
         c"",
         &APP_VERSION_ENCODING,
         GucContext::Userset,
@@ -190,17 +190,17 @@ fn masking() {
 fn receiving() {
     GucRegistry::define_int_guc(
         c"user_logins_sqs.receive_concurrency",
-        c"Most ReceiveMessage calls in flight at once, ten messages each.",
-        c"A quiet queue costs one call at a time; more are started while answers come back full.",
+        c"Sets the maximum number of concurrent ReceiveMessage calls.",
+        c"A quiet queue takes one call at a time. Under load, the number grows for as long as more calls bring more messages.",
         &RECEIVE_CONCURRENCY,
         1,
-        256,
+        1_024,
         GucContext::Userset,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
         c"user_logins_sqs.visibility_timeout",
-        c"How long a received message is hidden from others before it comes back, if this server dies.",
+        c"Sets the visibility timeout of received messages.",
         c"While the transaction is open it is extended, so it need not be as long as the transaction. \
           What comes to a quiet queue is hidden for 3 s at first.",
         &VISIBILITY_TIMEOUT,
@@ -211,8 +211,8 @@ fn receiving() {
     );
     GucRegistry::define_enum_guc(
         c"user_logins_sqs.rejected_messages",
-        c"Sets what happens to messages that are no logins: they are left in the queue, or deleted.",
-        c"Messages that are left go to the dead-letter queue, by the queue's redrive policy. Logins that only the table refused are always left.",
+        c"Sets what happens to messages that are not logins: leave them in the queue, or delete them.",
+        c"The queue's redrive policy moves messages that are left to its dead-letter queue. A login that only the table refused is always left.",
         &REJECTED_MESSAGES,
         GucContext::Userset,
         GucFlags::default(),
@@ -222,8 +222,8 @@ fn receiving() {
 fn writing() {
     GucRegistry::define_bool_guc(
         c"user_logins_sqs.allow_foreign_table",
-        c"Allows user_logins to be a foreign table although the ledger is not: rows are written at least once.",
-        c"No transaction spans two servers: a failure between their commits makes a second row of a message.",
+        c"Allows user_logins to be a foreign table although the ledger is not, which inserts messages at least once.",
+        c"The two servers do not commit together, so a failure between their commits can insert a message twice.",
         &ALLOW_FOREIGN_TABLE,
         GucContext::Suset,
         GucFlags::default(),
@@ -233,7 +233,7 @@ fn writing() {
 fn subscriptions() {
     GucRegistry::define_string_guc(
         c"user_logins_sqs.database",
-        c"Sets the database that subscriptions live in.",
+        c"Sets the database in which subscriptions are managed.",
         c"The launcher connects to it; the extension must be installed there.",
         &DATABASE,
         GucContext::Sighup,
@@ -251,8 +251,8 @@ fn subscriptions() {
     );
     GucRegistry::define_int_guc(
         c"user_logins_sqs.batch_size",
-        c"Most messages that a worker writes in one transaction.",
-        c"Under load a worker commits when so many are there.",
+        c"Sets the maximum number of messages that a worker writes in one transaction.",
+        c"Under load, a worker writes what has arrived since its last commit, up to this number.",
         &BATCH_SIZE,
         1,
         100_000,
@@ -261,8 +261,8 @@ fn subscriptions() {
     );
     GucRegistry::define_int_guc(
         c"user_logins_sqs.linger",
-        c"How long a worker lets a message wait for others to share its transaction.",
-        c"On a quiet queue this is added to the time from sending to the committed row.",
+        c"Sets how long a worker waits for more messages before it writes those that it has.",
+        c"On a quiet queue, this adds to the time from sending a message to its committed row.",
         &LINGER,
         0,
         60_000,
@@ -271,8 +271,8 @@ fn subscriptions() {
     );
     GucRegistry::define_int_guc(
         c"user_logins_sqs.ledger_retention",
-        c"How long the ledger remembers a message, from when it was sent.",
-        c"Longer than the queue's retention period, which is 14 days at most: a message redelivered after that would make a second row.",
+        c"Sets how long the ledger remembers a message, counted from when it was sent.",
+        c"Keep it longer than the queue's retention period, since a message that is redelivered later is inserted again.",
         &LEDGER_RETENTION,
         1,
         30 * MINUTES_A_DAY,

@@ -74,6 +74,7 @@ mod settle;
 mod shared;
 mod url;
 mod wake;
+mod window;
 
 pub use endpoint::InvalidEndpoint;
 pub use error::{Error, ErrorKind};

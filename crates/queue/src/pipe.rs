@@ -9,8 +9,8 @@ use tokio::sync::Notify;
 use crate::error::Error;
 use crate::receipts::Receipt;
 
-/// Responses that may wait to be taken.
-const CAPACITY: usize = 256;
+/// Responses that may wait to be taken, while the reader commits what it took before.
+const CAPACITY: usize = 512;
 
 /// A message as it is handed over.
 #[derive(Debug)]

@@ -1,17 +1,19 @@
 //! How many polls to have in flight, and how many messages each may ask for.
 
+use std::time::Instant;
+
 use crate::batch::BATCH;
 use crate::pipe::End;
+use crate::window::Window;
 
-/// Starts with one poll; after each full answer twice as many, up to `concurrency`; back to one after an empty
-/// answer. Never asks for more than is still wanted: a poll takes its share of what remains when it starts, and
+/// Starts with one poll; once there was a full answer, as many as bring more, up to `concurrency`; back to one after an
+/// empty answer. Never asks for more than is still wanted: a poll takes its share of what remains when it starts, and
 /// what it did not bring is given back.
 pub(crate) struct Ramp {
     until_empty: bool,
-    concurrency: usize,
     /// `None`: without limit.
     remaining: Option<u64>,
-    window: usize,
+    window: Window,
     in_flight: usize,
     empty_seen: bool,
     has_backlog: bool,
@@ -21,9 +23,8 @@ impl Ramp {
     pub(crate) fn new(limit: Option<u64>, until_empty: bool, concurrency: usize) -> Ramp {
         Ramp {
             until_empty,
-            concurrency: concurrency.max(1),
             remaining: limit,
-            window: 1,
+            window: Window::new(1, concurrency),
             in_flight: 0,
             empty_seen: false,
             has_backlog: false,
@@ -32,7 +33,7 @@ impl Ramp {
 
     /// How many messages the next poll may ask for, 1 to 10, if there is to be one now.
     pub(crate) fn start_poll(&mut self) -> Option<u8> {
-        if self.in_flight >= self.window || self.is_ending() {
+        if self.in_flight >= self.window.size() || self.is_ending() {
             return None;
         }
         let share = self.remaining.unwrap_or(u64::MAX).min(BATCH as u64);
@@ -46,17 +47,23 @@ impl Ramp {
         Some(share as u8)
     }
 
-    /// A poll that might ask for `share` messages brought `got`, which was as many as it asked for, or not.
-    pub(crate) fn answered(&mut self, share: u8, got: usize, is_full: bool) {
+    /// A poll that was sent at `sent` and might ask for `share` messages brought `got`, which was as many as it asked for,
+    /// or not.
+    pub(crate) fn answered(&mut self, share: u8, got: usize, is_full: bool, sent: Instant) {
         self.give_back(u64::from(share).saturating_sub(got as u64));
-        if is_full {
-            self.window = (self.window * 2).min(self.concurrency);
-            self.has_backlog = true;
-        } else if got == 0 {
+        self.has_backlog |= is_full;
+        if got == 0 {
             self.empty_seen = true;
             self.has_backlog = false;
-            self.window = 1;
+            self.window.restart();
+        } else if self.has_backlog {
+            self.window.answered(got, sent, Instant::now());
         }
+    }
+
+    /// SQS asks to slow down.
+    pub(crate) fn throttled(&mut self) {
+        self.window.throttled(Instant::now());
     }
 
     /// A poll that might ask for `share` messages brought nothing, not even an answer.
@@ -107,29 +114,47 @@ mod tests {
         std::iter::from_fn(|| ramp.start_poll()).collect()
     }
 
+    /// Answers what is in flight, each with ten messages; returns how many polls may be in flight then.
+    fn answer_all(ramp: &mut Ramp, sent: Instant) -> usize {
+        for _ in 0..ramp.in_flight() {
+            ramp.answered(10, 10, true, sent);
+        }
+        start_all(ramp);
+        ramp.in_flight()
+    }
+
     #[test]
-    fn doubles_after_each_full_answer() {
+    fn doubles_after_each_round_of_full_answers() {
         let mut ramp = Ramp::new(None, false, 6);
         assert_eq!(start_all(&mut ramp), [10]);
-        ramp.answered(10, 10, true);
-        assert_eq!(start_all(&mut ramp), [10; 2]);
-        ramp.answered(10, 10, true);
-        assert_eq!(start_all(&mut ramp), [10; 3]);
-        ramp.answered(10, 9, false);
+        // Answers that come at once bring more with each round.
+        let sizes: Vec<usize> = (0..3)
+            .map(|_| answer_all(&mut ramp, Instant::now()))
+            .collect();
+        assert_eq!(sizes[0], 2);
+        assert!(sizes.iter().all(|size| *size <= 6), "{sizes:?}");
+        ramp.answered(10, 9, false, Instant::now());
         assert!(ramp.has_backlog());
-        assert_eq!(start_all(&mut ramp), [10; 1]);
-        ramp.answered(10, 10, true);
-        assert_eq!(ramp.in_flight() + start_all(&mut ramp).len(), 6);
+    }
+
+    #[test]
+    fn one_poll_while_no_answer_is_full() {
+        let mut ramp = Ramp::new(None, false, 6);
+        for _ in 0..5 {
+            assert_eq!(start_all(&mut ramp), [10]);
+            ramp.answered(10, 9, false, Instant::now());
+        }
+        assert!(!ramp.has_backlog());
     }
 
     #[test]
     fn a_backlog_is_seen_by_a_single_poll_too() {
         let mut ramp = Ramp::new(None, false, 1);
         start_all(&mut ramp);
-        ramp.answered(10, 10, true);
+        ramp.answered(10, 10, true, Instant::now());
         assert!(ramp.has_backlog());
         assert_eq!(start_all(&mut ramp), [10]);
-        ramp.answered(10, 0, false);
+        ramp.answered(10, 0, false, Instant::now());
         assert!(!ramp.has_backlog());
     }
 
@@ -137,24 +162,20 @@ mod tests {
     fn an_answer_is_full_when_it_brings_what_was_asked_for() {
         let mut ramp = Ramp::new(Some(100), false, 8);
         assert_eq!(start_all(&mut ramp), [10]);
-        ramp.answered(10, 1, true);
+        ramp.answered(10, 1, true, Instant::now());
         assert_eq!(start_all(&mut ramp), [10; 2]);
     }
 
     #[test]
     fn back_to_one_after_an_empty_answer() {
         let mut ramp = Ramp::new(None, false, 8);
-        for _ in 0..4 {
-            start_all(&mut ramp);
-            ramp.answered(10, 10, true);
-        }
         start_all(&mut ramp);
-        assert_eq!(ramp.in_flight(), 8);
+        assert_eq!(answer_all(&mut ramp, Instant::now()), 2);
         while ramp.in_flight() > 1 {
-            ramp.answered(10, 0, false);
+            ramp.answered(10, 0, false, Instant::now());
             assert_eq!(start_all(&mut ramp), [0u8; 0]);
         }
-        ramp.answered(10, 0, false);
+        ramp.answered(10, 0, false, Instant::now());
         assert!(!ramp.has_backlog());
         assert_eq!(start_all(&mut ramp), [10]);
         assert_eq!(ramp.end(), None);
@@ -164,15 +185,15 @@ mod tests {
     fn ends() {
         let mut ramp = Ramp::new(Some(12), true, 8);
         assert_eq!(start_all(&mut ramp), [10]);
-        ramp.answered(10, 10, true);
+        ramp.answered(10, 10, true, Instant::now());
         assert_eq!(start_all(&mut ramp), [2]);
         assert_eq!(ramp.end(), None);
-        ramp.answered(2, 2, true);
+        ramp.answered(2, 2, true, Instant::now());
         assert_eq!(ramp.end(), Some(End::LimitReached));
 
         let mut ramp = Ramp::new(Some(12), true, 8);
         start_all(&mut ramp);
-        ramp.answered(10, 0, false);
+        ramp.answered(10, 0, false, Instant::now());
         assert_eq!(start_all(&mut ramp), [0u8; 0]);
         assert_eq!(ramp.end(), Some(End::Empty));
 
@@ -207,7 +228,7 @@ mod tests {
                 } else {
                     let got = got.min(usize::from(ask));
                     received += got as u64;
-                    ramp.answered(ask, got, got == usize::from(ask));
+                    ramp.answered(ask, got, got == usize::from(ask), Instant::now());
                 }
             }
         }

@@ -296,6 +296,9 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                 }
                 Err(error) => {
                     drop(under_way);
+                    if error.kind == ErrorKind::Throttled {
+                        self.ramp.borrow_mut().throttled();
+                    }
                     let pause = backoff.pause();
                     let since = *failing_since.get_or_insert(answered);
                     if self.how.until_empty {
@@ -352,7 +355,10 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         match result {
             Ok(Some(answer)) => {
                 let got = answer.response.messages.len();
-                self.ramp.borrow_mut().answered(share, got, answer.is_full);
+                let sent = answer.invisibility.asked;
+                let mut ramp = self.ramp.borrow_mut();
+                ramp.answered(share, got, answer.is_full, sent);
+                drop(ramp);
                 if got > 0 {
                     self.hand_over(answer);
                 }

@@ -8,13 +8,15 @@ use std::time::Instant;
 use crate::client::Client;
 use crate::queue::Queue;
 use crate::receipts::Receipt;
+use crate::window::Window;
 
-/// DeleteMessageBatch calls in flight: a hundred thousand messages may wait for them when a transaction ends.
-const DELETES_AT_ONCE: usize = 64;
+/// Most calls of a kind in flight: how many there really are is what brings more, and what [`Calls`](crate::calls::Calls)
+/// lets be.
+const MOST_CALLS: usize = 512;
 /// A FIFO queue takes 300 calls a second (SQS developer guide, "Quotas").
-const DELETES_AT_ONCE_FIFO: usize = 16;
-/// ChangeMessageVisibilityBatch calls in flight that release messages, or that leave them.
-const RELEASES_AT_ONCE: usize = 32;
+const MOST_CALLS_FIFO: usize = 16;
+/// Calls that are begun with: what one transaction of a usual size takes.
+const FIRST_CALLS: usize = 16;
 
 /// Most messages that a queue lets be in flight (SQS developer guide, "Quotas").
 const MOST_IN_FLIGHT: usize = 120_000;
@@ -34,7 +36,7 @@ pub(crate) struct Remote {
 pub(crate) struct Lane {
     pub pending: RefCell<VecDeque<Receipt>>,
     pub calls: Cell<usize>,
-    pub calls_at_once: usize,
+    pub window: RefCell<Window>,
     pub is_about_to_call: Cell<bool>,
     /// When SQS last confirmed something, or when there was last nothing to confirm.
     pub last_progress: Cell<Instant>,
@@ -43,19 +45,16 @@ pub(crate) struct Lane {
 impl Remote {
     pub(crate) fn new(queue: &Queue, client: Rc<Client>) -> Remote {
         let is_fifo = queue.url().is_fifo();
+        let most = if is_fifo { MOST_CALLS_FIFO } else { MOST_CALLS };
         // One call at a time releases the messages of a group in their order.
-        let (deletes_at_once, releases_at_once) = if is_fifo {
-            (DELETES_AT_ONCE_FIFO, 1)
-        } else {
-            (DELETES_AT_ONCE, RELEASES_AT_ONCE)
-        };
+        let most_releases = if is_fifo { 1 } else { MOST_CALLS };
         Remote {
             url: queue.url().as_str().to_owned(),
             is_fifo,
             client,
-            deletes: Lane::of(deletes_at_once),
-            releases: Lane::of(releases_at_once),
-            leaves: Lane::of(RELEASES_AT_ONCE),
+            deletes: Lane::of(most),
+            releases: Lane::of(most_releases),
+            leaves: Lane::of(most),
             held: Cell::new(0),
         }
     }
@@ -79,11 +78,11 @@ impl Remote {
 }
 
 impl Lane {
-    fn of(calls_at_once: usize) -> Lane {
+    fn of(most_calls: usize) -> Lane {
         Lane {
             pending: RefCell::default(),
             calls: Cell::new(0),
-            calls_at_once,
+            window: RefCell::new(Window::new(FIRST_CALLS, most_calls)),
             is_about_to_call: Cell::new(false),
             last_progress: Cell::new(Instant::now()),
         }

@@ -113,7 +113,7 @@ fn start_calls_soon(engine: &Rc<Engine>, remote: &Rc<Remote>, work: Work) {
 /// Starts as many calls as there may be at once and work for.
 fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, work: Work) {
     let lane = work.lane(remote);
-    while lane.calls.get() < lane.calls_at_once {
+    while lane.calls.get() < lane.window.borrow().size() {
         let receipts: Vec<Receipt> = {
             let mut pending = lane.pending.borrow_mut();
             let count = pending.len().min(BATCH);
@@ -134,11 +134,16 @@ fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, work: Work) {
 }
 
 async fn carry_out(mut batch: Batch) {
+    let (began, messages) = (Instant::now(), batch.remaining.len());
     batch.settle().await;
     let (engine, remote, work) = (batch.engine.clone(), batch.remote.clone(), batch.work);
     drop(batch);
     let lane = work.lane(&remote);
     lane.calls.set(lane.calls.get() - 1);
+    if !lane.pending.borrow().is_empty() {
+        let mut window = lane.window.borrow_mut();
+        window.answered(messages, began, Instant::now());
+    }
     start_calls(&engine, &remote, work);
 }
 
@@ -161,6 +166,9 @@ impl Batch {
             self.note_hidden(&result);
             match result {
                 Ok(verdicts) => self.sort_out(&verdicts),
+                Err(error) if error.kind == ErrorKind::Throttled => {
+                    self.lane().window.borrow_mut().throttled(Instant::now());
+                }
                 Err(error) if may_pass(&error) => {}
                 Err(_) => self.give_up(),
             }
