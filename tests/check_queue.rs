@@ -289,7 +289,7 @@ fn a_certificate_is_told_by_how_long_it_is_good() {
     for (ends_in, status, words) in [
         (Ok(DAY * 100), "ok", "good for"),
         (Ok(DAY * 5), "warning", "ends in 4 days"),
-        (Err(DAY), "error", "secure connection"),
+        (Err(DAY), "error", "TLS connection"),
     ] {
         let front = TlsFront::of(sqs.endpoint(), ends_in);
         let cluster = trusting(&front);
@@ -312,7 +312,7 @@ fn a_certificate_that_nobody_here_trusts_is_an_error() {
     let mut scene = scene();
     let front = TlsFront::of(scene.sqs.endpoint(), Ok(DAY * 100));
     let queue = front.queue(&scene.queue);
-    Report::on(&mut scene.session, &queue).expect("TLS", "error", "secure connection");
+    Report::on(&mut scene.session, &queue).expect("TLS", "error", "TLS connection");
 }
 
 #[test]
