@@ -8,6 +8,8 @@ REVOKE ALL ON FUNCTION sqs_subscription_stamp() FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_subscription_check_role() FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_prune(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_masks(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_check(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_peek(text, integer) FROM PUBLIC;
 
 COMMENT ON FUNCTION sqs_ingest(text, integer, integer) IS
     'Receive up to n messages from an SQS queue, insert them into user_logins, return the number of rows';
@@ -25,6 +27,10 @@ COMMENT ON FUNCTION sqs_prune(bigint) IS
     'Remove days of the ledger, and rejections, that are older than user_logins_sqs.ledger_retention; return the number of entries';
 COMMENT ON FUNCTION sqs_masks(text) IS
     'Masks that an ip or device_id has here: under the current key, under older ones, and without a key';
+COMMENT ON FUNCTION sqs_check(text) IS
+    'What keeps messages from becoming rows: a row for everything that an ingest needs. Receives nothing';
+COMMENT ON FUNCTION sqs_peek(text, integer) IS
+    'What an ingest would make of the next messages of an SQS queue, which stay there';
 COMMENT ON FUNCTION sqs_check_user_logins() IS
     'Raise an error if user_logins cannot take rows from the current user, as every ingest does before it receives';
 

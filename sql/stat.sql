@@ -1,6 +1,6 @@
 CREATE VIEW sqs_stat AS
     SELECT queue_url, received, inserted, duplicates, rejected, deleted, delete_failures, errors, last_error,
-           last_error_at, last_commit, lag_p50, lag_p99, workers, state, reason, stats_reset
+           last_error_at, last_commit, lag_p50, lag_p99, workers, state, reason, backlog, backlog_at, stats_reset
     FROM sqs_stat_get_queues();
 
 COMMENT ON VIEW sqs_stat IS
@@ -25,6 +25,10 @@ COMMENT ON COLUMN sqs_stat.state IS
     'What they do: idle, running, retrying after an error, paused because user_logins refuses everything. Of a subscription without workers: waiting because none can be started, disabled, resting because it was made in another installation';
 COMMENT ON COLUMN sqs_stat.reason IS
     'Why fewer workers run than the subscription asks for; NULL: there is no reason';
+COMMENT ON COLUMN sqs_stat.backlog IS
+    'Messages that wait in the queue, about, as it said at backlog_at; NULL where it is not subscribed to, or may not be asked';
+COMMENT ON COLUMN sqs_stat.backlog_at IS
+    'When the queue was asked: once a minute at most, where the server may call GetQueueAttributes';
 COMMENT ON COLUMN sqs_stat.stats_reset IS
     'Since when all this is counted: the first use since the server started, or the last sqs_stat_reset()';
 

@@ -61,3 +61,20 @@ COMMENT ON COLUMN sqs_rejected.visible_at IS
     'About when SQS hands it out again or moves it to the dead-letter queue; NULL if it was deleted';
 
 SELECT pg_catalog.pg_extension_config_dump('sqs_rejected', '');
+
+-- Two sessions never write the same key, so none waits for the other's transaction.
+CREATE TABLE sqs_queue (
+    queue_url         text        NOT NULL,
+    recorded          timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    message_retention interval,
+    PRIMARY KEY (queue_url, recorded)
+);
+
+COMMENT ON TABLE sqs_queue IS
+    'Queues whose messages the ledger remembers, and for how long they may hand them out again: it need not remember for longer';
+COMMENT ON COLUMN sqs_queue.queue_url IS 'URL of the queue';
+COMMENT ON COLUMN sqs_queue.recorded IS 'When this was recorded';
+COMMENT ON COLUMN sqs_queue.message_retention IS
+    'Retention period of the queue then, or of its dead-letter queue if that is longer; NULL: messages were ingested on that day';
+
+SELECT pg_catalog.pg_extension_config_dump('sqs_queue', '');

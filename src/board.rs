@@ -137,6 +137,30 @@ pub fn set_launcher_connects(connects: bool) -> bool {
         .is_some_and(|board| board.launcher_connects.swap(connects, Relaxed))
 }
 
+/// What is known of the launcher.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LauncherState {
+    /// It looks after subscriptions.
+    Running,
+    /// It connects to its database, or waits until it can.
+    Connecting,
+    /// There is none now.
+    Absent,
+}
+
+/// What is known of the launcher; nothing where the library is not preloaded.
+pub fn launcher_state() -> Option<LauncherState> {
+    BOARD.get().map(|board| {
+        if board.launcher.is_shown() {
+            LauncherState::Running
+        } else if board.launcher_connects.load(Relaxed) {
+            LauncherState::Connecting
+        } else {
+            LauncherState::Absent
+        }
+    })
+}
+
 /// Makes this process the launcher, until it ends.
 pub fn become_launcher() {
     static LAUNCHER_ENDS: Finish = Finish(|| {

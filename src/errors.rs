@@ -398,7 +398,31 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         }
         _ => String::new(),
     };
+    let see_check = if sqs_check_tells_more(error.kind) {
+        SEE_CHECK
+    } else {
+        ""
+    };
     Said::new(code, message)
         .detail(error.detail)
-        .hint(format!("{hint}{signed_for}"))
+        .hint(format!("{hint}{signed_for}{see_check}"))
+}
+
+/// What a hint ends with where `sqs_check` tells more.
+pub const SEE_CHECK: &str = " sqs_check(queue_url) shows what works and what does not.";
+
+fn sqs_check_tells_more(kind: ErrorKind) -> bool {
+    use ErrorKind::*;
+    matches!(
+        kind,
+        Unreachable
+            | Tls
+            | TimedOut
+            | NoSuchQueue
+            | AccessDenied
+            | NoCredentials
+            | CredentialsFailed
+            | BadCredentials
+            | NotSqs
+    )
 }

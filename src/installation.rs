@@ -7,10 +7,10 @@
 
 use std::ffi::CStr;
 
-use pgrx::{Spi, pg_sys};
+use pgrx::pg_sys;
 
 use crate::own_tables::EXTENSION;
-use crate::pg::relation;
+use crate::pg::{query, relation};
 
 const SEQUENCE: &CStr = c"sqs_installation";
 
@@ -22,7 +22,7 @@ pub fn number() -> Option<i64> {
 /// The number of the installation in `schema`.
 pub fn number_in(schema: pg_sys::Oid) -> Option<i64> {
     let sequence = relation::find(schema, SEQUENCE)?;
-    Spi::get_one_with_args(
+    query::one(
         "SELECT seqstart FROM pg_catalog.pg_sequence WHERE seqrelid OPERATOR(pg_catalog.=) $1",
         &[sequence.into()],
     )

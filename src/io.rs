@@ -1,12 +1,12 @@
 //! The I/O thread of this backend: born when the first message is wanted, ended with the process.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use queue::{Hidden, Io, Receipt, Setup};
+use queue::{Hidden, Io, Pending, Receipt, Setup};
 
 use crate::errors::Failure;
-use crate::pg::{exit, open_files, temporary_file};
+use crate::pg::{exit, latch, open_files, temporary_file};
 use crate::settings;
 
 /// How long a process that ends waits for deletes and releases under way.
@@ -78,6 +78,35 @@ fn allow_connections(io: &Io) {
         let connections = CONNECTIONS.get() + granted;
         CONNECTIONS.set(connections);
         io.allow_connections(connections);
+    }
+}
+
+/// Waits for the answers to what was asked, for as long as `limit`; interrupts are handled meanwhile. `None` stands for
+/// an answer that did not come, or cannot come any more.
+pub fn answers<T>(mut asked: Vec<Pending<T>>, limit: Duration) -> Vec<Option<T>> {
+    let until = Instant::now() + limit;
+    let mut answers: Vec<Option<Option<T>>> = asked.iter().map(|_| None).collect();
+    loop {
+        let mut fd = None;
+        if_started(|io| {
+            io.acknowledge();
+            fd = Some(io.fd());
+        });
+        for (pending, answer) in asked.iter_mut().zip(&mut answers) {
+            if answer.is_none() {
+                // Ended without an answer: it is known that there is none.
+                *answer = pending
+                    .try_take()
+                    .map_or(Some(None), |answer| answer.map(Some));
+            }
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        match fd {
+            Some(fd) if !left.is_zero() && answers.iter().any(Option::is_none) => {
+                latch::wait_readable(fd, Some(left));
+            }
+            _ => return answers.into_iter().map(Option::flatten).collect(),
+        }
     }
 }
 

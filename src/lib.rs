@@ -24,6 +24,7 @@
 //! crate puts them together and owns the middle: [`ingest`]. Unsafe calls into Postgres have safe names in [`pg`].
 
 mod board;
+mod check;
 mod errors;
 #[cfg(any(test, feature = "pg_test"))]
 mod in_database;
@@ -36,11 +37,13 @@ mod own_tables;
 mod pg;
 mod report;
 mod settings;
+mod sqs_check;
 mod sqs_check_user_logins;
 mod sqs_create_user_logins;
 mod sqs_drain;
 mod sqs_ingest;
 mod sqs_masks;
+mod sqs_peek;
 mod sqs_progress;
 mod sqs_prune;
 mod sqs_stat;

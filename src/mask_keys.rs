@@ -10,6 +10,12 @@ use login::Masker;
 use crate::errors::Failure;
 use crate::settings;
 
+/// What the fingerprint of a key is the mask of; no `ip` and no `device_id` is spelt so.
+const FINGERPRINTED: &str = "user_logins_sqs: fingerprint of a mask key";
+
+/// Digits of a fingerprint: enough to tell keys apart, and far too few to find one by.
+const FINGERPRINT_DIGITS: usize = 8;
+
 /// SHA-256's output is as long as a key need be; half of that is the least that cannot be guessed.
 const SHORTEST: usize = 16;
 
@@ -21,6 +27,13 @@ impl MaskKey {
     /// What masks with it.
     pub fn masker(&self) -> Masker {
         Masker::keyed(&self.0)
+    }
+
+    /// Eight hex digits that are the same on every server that has this key.
+    fn fingerprint(&self) -> String {
+        let masks = self.masker().masks_of(FINGERPRINTED);
+        let digits = masks.first().map_or("", |mask| mask.as_str());
+        digits.chars().take(FINGERPRINT_DIGITS).collect()
     }
 }
 
@@ -59,6 +72,11 @@ impl MaskKeys {
     /// The key of new rows.
     pub fn current(&self) -> Option<MaskKey> {
         self.0.first().cloned()
+    }
+
+    /// The fingerprint of each, the current one's first: to see that servers have the same keys.
+    pub fn fingerprints(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(MaskKey::fingerprint)
     }
 
     /// What masked each row there may be: with each key, and without one, as rows are that are older than the keys.

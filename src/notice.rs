@@ -5,7 +5,7 @@ use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
 use crate::errors::Failure;
-use crate::ingest::Tally;
+use crate::ingest::{Peek, Tally};
 
 /// One NOTICE if messages made no row, none otherwise.
 pub fn skipped(tally: &Tally) {
@@ -24,16 +24,62 @@ pub fn skipped(tally: &Tally) {
         .filter(|(count, _)| *count > 0)
         .map(|(count, reason)| format!("{count} {reason}"))
         .collect();
-    let messages = if count == 1 { "message" } else { "messages" };
     let mut notice = ErrorReport::new(
         PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-        format!("skipped {count} {messages}: {}", reasons.join(", ")),
+        format!(
+            "skipped {}: {}",
+            messages(count as usize),
+            reasons.join(", ")
+        ),
         "user_logins_sqs",
     );
     if tally.rejected > 0 {
         notice = notice.set_hint("See sqs_rejected.");
     }
     notice.report(PgLogLevel::NOTICE);
+}
+
+/// One NOTICE that looking has left its trace on the messages, none where there were none; and a WARNING where the
+/// redrive policy takes some of them away for it.
+pub fn peeked(peek: &Peek) {
+    if peek.messages.is_empty() {
+        return;
+    }
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        format!("received {} and gave them back", messages(peek.messages.len())),
+        "user_logins_sqs",
+    )
+    .set_detail("The receive count of each has risen by one, which the redrive policy of the queue goes by.")
+    .report(PgLogLevel::NOTICE);
+    let Some(most) = peek.max_receive_count else {
+        return;
+    };
+    let used_up = peek
+        .messages
+        .iter()
+        .filter(|message| message.receive_count >= most);
+    let used_up = used_up.count();
+    if used_up > 0 {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_WARNING,
+            format!("{} can be received no more", messages(used_up)),
+            "user_logins_sqs",
+        )
+        .set_detail(format!(
+            "The redrive policy of the queue moves a message to the dead-letter queue instead of handing it out more \
+             than {most} times."
+        ))
+        .set_hint("Ingest from the dead-letter queue, or move its messages back.")
+        .report(PgLogLevel::WARNING);
+    }
+}
+
+fn messages(count: usize) -> String {
+    format!(
+        "{count} {}",
+        if count == 1 { "message" } else { "messages" }
+    )
 }
 
 /// A WARNING that SQS failed, and that the call makes do with what it had received by then.

@@ -24,6 +24,8 @@ pub const EXTENSION: &CStr = c"user_logins_sqs";
 pub const LEDGER: &CStr = c"sqs_ledger";
 /// The messages that cannot become rows.
 pub const REJECTED: &CStr = c"sqs_rejected";
+/// The queues that feed the ledger.
+pub const QUEUE: &CStr = c"sqs_queue";
 /// The queues that background workers ingest from.
 pub const SUBSCRIPTION: &CStr = c"sqs_subscription";
 
@@ -259,7 +261,8 @@ impl OwnTable {
         made && trigger.is_plain && relation::is_function_of(trigger.function, EXTENSION)
     }
 
-    fn with_partitions(&self) -> Vec<Oid> {
+    /// The table and all of its partitions.
+    pub fn with_partitions(&self) -> Vec<Oid> {
         let mut all = vec![self.oid];
         let mut next = 0;
         while let Some(&relation) = all.get(next) {

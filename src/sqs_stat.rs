@@ -31,6 +31,8 @@ fn sqs_stat_get_queues() -> Result<
             name!(workers, i32),
             name!(state, Option<&'static str>),
             name!(reason, Option<String>),
+            name!(backlog, Option<i64>),
+            name!(backlog_at, Option<TimestampWithTimeZone>),
             name!(stats_reset, Option<TimestampWithTimeZone>),
         ),
     >,
@@ -60,6 +62,8 @@ fn sqs_stat_get_queues() -> Result<
             workers,
             state.map(State::name),
             row.reason,
+            row.backlog.map(bigint),
+            row.backlog_at.and_then(timestamp),
             timestamp(row.counted_since),
         )
     })))

@@ -585,6 +585,15 @@ fn server_with_environment(environment: &[(&str, &str)]) -> Cluster {
 }
 
 #[test]
+fn errors_of_the_queue_name_the_function_that_tells_more() {
+    bad_call(
+        "SELECT sqs_ingest('http://127.0.0.1:9/000000000000/q', 1)",
+        "08001",
+        "sqs_check(queue_url)",
+    );
+}
+
+#[test]
 fn there_are_no_credentials() {
     let cluster = server_with_environment(&[("AWS_EC2_METADATA_DISABLED", "true")]);
     let database = Database::with_extension(&cluster);

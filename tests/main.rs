@@ -7,6 +7,8 @@
 )]
 
 mod any_user_logins;
+mod check;
+mod check_queue;
 mod clear_errors;
 mod copies;
 mod delete_after_commit;
@@ -18,6 +20,7 @@ mod foreign_tables;
 mod install_and_dump;
 mod large_transactions;
 mod launcher;
+mod ledger_retention;
 mod masks;
 mod monitoring;
 mod never_a_second_row;
@@ -25,6 +28,7 @@ mod no_raw_pii;
 mod nothing_received_in_vain;
 mod one_bad_message;
 mod open_files;
+mod peek;
 mod pg_cron;
 mod prompt_cancel;
 mod rights;

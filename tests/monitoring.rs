@@ -36,6 +36,8 @@ fn scene() -> &'static Scene {
         let mut admin = admin(&cluster);
         let sqs = ScriptedSqs::start();
         let (called, subscribed) = (sqs.queue(), sqs.queue());
+        // Which workers cannot reduce.
+        sqs.set_attribute(&subscribed, "ApproximateNumberOfMessages", 17);
         ingest_by_calls(&mut admin, &sqs, &called);
         ingest_by_workers(&mut admin, &subscribed);
         admin.run("CREATE ROLE exporter LOGIN; GRANT pg_monitor TO exporter");
@@ -91,7 +93,7 @@ fn ingest_by_workers(admin: &mut Session, queue: &Queue) {
     expect_stat(
         admin,
         queue,
-        "deleted = 30 AND workers = 2 AND state = 'idle'",
+        "deleted = 30 AND workers = 2 AND state = 'idle' AND backlog = 17",
     );
 }
 
@@ -148,6 +150,11 @@ fn values_are_those_of_sqs_stat() {
         ("delete_failures_total", "delete_failures"),
         ("errors_total", "errors"),
         ("workers", "workers"),
+        ("backlog", "backlog"),
+        (
+            "backlog_timestamp_seconds",
+            "extract(epoch FROM backlog_at)",
+        ),
         (
             "last_commit_timestamp_seconds",
             "extract(epoch FROM last_commit)",

@@ -105,6 +105,20 @@ impl Told {
     }
 }
 
+/// What can be seen of messages without ingesting them.
+fn look(database: &Database, queue: &Queue, told: &mut Told) {
+    let mut session = database.connect();
+    session.set("client_min_messages", "debug5");
+    let url = literal(queue.url());
+    for sql in [
+        format!("SELECT * FROM sqs_peek({url}, 1000)"),
+        format!("SELECT * FROM sqs_check({url})"),
+    ] {
+        told.0 += &format!("{:?}\n", session.rows(&sql));
+        told.take(&mut session, Ok(0));
+    }
+}
+
 /// Everything that can go wrong around messages that hold raw values.
 fn ingest_with_every_trouble(database: &Database, told: &mut Told) {
     let mut session = database.connect();
@@ -120,6 +134,7 @@ fn ingest_with_every_trouble(database: &Database, told: &mut Told) {
 
     let queue = localstack::queue();
     queue.send(&revealing_messages());
+    look(database, &queue, told);
     ingest(
         &queue,
         told,
@@ -163,6 +178,20 @@ fn ingest_with_every_trouble(database: &Database, told: &mut Told) {
         },
     );
     ingest(&queue, told, "SELECT 1");
+    for action in [
+        "GetQueueAttributes",
+        "DeleteMessage",
+        "ChangeMessageVisibility",
+    ] {
+        server.always(
+            action,
+            Answer::Garbage {
+                status: 400,
+                body: "raw-body-9Zk",
+            },
+        );
+        look(database, &queue, told);
+    }
     server.always(
         "DeleteMessageBatch",
         Answer::Garbage {

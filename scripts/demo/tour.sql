@@ -22,6 +22,15 @@ END $$;
 CREATE EXTENSION user_logins_sqs;
 
 \echo
+\echo '-- What stands between this server and the queue? Nothing but what a demo can do without.'
+SELECT "check", status, detail FROM sqs_check(:'queue') WHERE status <> 'ok';
+
+\echo
+\echo '-- What an ingest would make of the next messages, which stay in the queue.'
+SELECT message_id, left(masked_ip, 12) || '…' AS masked_ip, app_version, create_date, known, reason, bytes
+  FROM sqs_peek(:'queue', 3);
+
+\echo
 \echo '-- What is rolled back is back in the queue at once.'
 BEGIN;
 SELECT sqs_ingest(:'queue', 5);

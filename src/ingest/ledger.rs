@@ -39,6 +39,11 @@ impl Key {
         // A timestamptz holds fewer than 2^31 days.
         time.div_euclid(MICROSECONDS_A_DAY) as i32
     }
+
+    /// When a UTC day begins, in microseconds since 2000-01-01.
+    pub fn start_of_day(day: i32) -> i64 {
+        i64::from(day) * MICROSECONDS_A_DAY
+    }
 }
 
 /// How long to wait for another session that has entered the same message and not committed.
@@ -149,13 +154,35 @@ impl Ledger {
             if entered.len() == keys.len() {
                 New::All
             } else {
-                New::Only(entered_keys(entered))
+                New::Only(keys_of(entered))
             }
         })
     }
 
-    /// Takes the locks of the tables that entries for `keys` are written to. Whoever keeps those from being written at all,
-    /// as CREATE INDEX does, is waited for here, or fails the call: he holds none of the messages.
+    /// Which of `keys` are there.
+    pub fn known(&self, keys: &[Key]) -> HashSet<Key> {
+        // With OFFSET 0 each is looked up by itself, in the primary keys, however many entries there are.
+        let sql = format!(
+            "SELECT sent_at, message_id FROM {} AS wanted (sent_at, message_id) WHERE EXISTS ( \
+               SELECT FROM {} AS entry WHERE entry.sent_at OPERATOR(pg_catalog.=) wanted.sent_at \
+                 AND entry.message_id OPERATOR(pg_catalog.=) wanted.message_id OFFSET 0)",
+            rows_of(1..=2),
+            self.table.name()
+        );
+        let found: SpiResult<HashSet<Key>> = self.table.read(|| {
+            Spi::connect(|client| {
+                let arguments = [
+                    array::timestamptz(keys.iter().map(|key| key.sent_at)),
+                    array::uuid(keys.iter().map(|key| key.message_id)),
+                ];
+                client.select(sql.as_str(), None, &arguments).map(keys_of)
+            })
+        });
+        found.unwrap_or_else(|error| pgrx::error!("{error}"))
+    }
+
+    /// Takes the locks of the tables that entries for `keys` are written to. Whoever keeps those from being written at
+    /// all, as CREATE INDEX does, is waited for here, or fails the call: he holds none of the messages.
     pub fn lock(&self, rows: &[&Row]) {
         match &self.ring {
             Some(ring) => {
@@ -175,8 +202,8 @@ impl Ledger {
     }
 }
 
-fn entered_keys(entered: SpiTupleTable<'_>) -> HashSet<Key> {
-    entered
+fn keys_of(entries: SpiTupleTable<'_>) -> HashSet<Key> {
+    entries
         .filter_map(|entry| {
             let sent_at: TimestampWithTimeZone = entry.get(1).ok()??;
             let message_id: Uuid = entry.get(2).ok()??;

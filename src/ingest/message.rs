@@ -97,10 +97,17 @@ impl From<Received<Decoded>> for Message {
 
 /// `sent_at` in milliseconds since 1970.
 fn key(sent_at: i64, message_id: &str) -> Option<Key> {
-    TIMES_OF_SENDING.contains(&sent_at).then(|| Key {
-        sent_at: sent_at * 1_000 - MICROSECONDS_FROM_1970_TO_2000,
+    Some(Key {
+        sent_at: time_of_sending(sent_at)?,
         message_id: id_bytes(message_id),
     })
+}
+
+/// A `SentTimestamp`, milliseconds since 1970, in microseconds since 2000-01-01 UTC.
+pub fn time_of_sending(sent_at: i64) -> Option<i64> {
+    TIMES_OF_SENDING
+        .contains(&sent_at)
+        .then(|| sent_at * 1_000 - MICROSECONDS_FROM_1970_TO_2000)
 }
 
 /// A server that is not SQS may send an id that no text, or no index, can hold: its hash stands for it.

@@ -7,31 +7,57 @@ use pgrx::Spi;
 use pgrx::spi::SpiResult;
 
 use super::ledger::Key;
-use super::rejections;
 use super::ring::{Counting, Ring};
-use crate::own_tables::{LEDGER, OwnTable, REJECTED};
+use super::{queue_record, rejections};
+use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED};
 use crate::pg::subtransaction::attempt;
-use crate::pg::{clock, transaction};
+use crate::pg::{clock, relation, transaction};
 use crate::report;
 
 /// What a session deletes one by one beside its own work.
 const FEW: i64 = 1_000;
 
-/// Prunes what is older than `retention`: the ledger by its leaves, or at most `most` entries of one that somebody has
-/// replaced by another table of this server, and at most `most` rejections. Nothing where the extension is not installed. Returns how
-/// many entries of the ledger, as far as it counts them.
-pub fn prune(retention: Duration, most: i64, counting: Counting) -> i64 {
-    let (Ok(ledger), Ok(rejected)) = (OwnTable::find(LEDGER), OwnTable::find(REJECTED)) else {
+/// Prunes what is older than `bound`, or than what the queues can still hand out: the ledger by its leaves, or at most
+/// `most` entries of one that somebody has replaced by another table of this server, and at most `most` rejections.
+/// Nothing where the extension is not installed. Returns how many entries of the ledger, as far as it counts them.
+pub fn prune(bound: Duration, most: i64, counting: Counting) -> i64 {
+    let (Ok(ledger), Ok(rejected), Ok(queues)) = (
+        OwnTable::find(LEDGER),
+        OwnTable::find(REJECTED),
+        OwnTable::find(QUEUE),
+    ) else {
         return 0;
     };
-    rejections::prune(&rejected, retention, most);
+    rejections::prune(&rejected, bound, most);
+    queue_record::prune(&queues);
     if ledger.is_elsewhere() {
         return 0;
     }
     match Ring::of(&ledger) {
-        Some(ring) => ring.truncate_expired(&ledger, retention, counting),
-        None => delete_entries(&ledger, retention, most),
+        Some(ring) => {
+            let retention = || retention_of(&ledger, &queues, bound);
+            ring.truncate_expired(&ledger, retention, counting)
+        }
+        None => delete_entries(&ledger, bound, most),
     }
+}
+
+/// How long the ledger remembers a message, `bound` being the longest.
+pub fn retention(bound: Duration) -> Duration {
+    match (OwnTable::find(LEDGER), OwnTable::find(QUEUE)) {
+        (Ok(ledger), Ok(queues)) if Ring::of(&ledger).is_some() => {
+            retention_of(&ledger, &queues, bound)
+        }
+        _ => bound,
+    }
+}
+
+/// A ledger that is spread over other servers may be fed by them, too, and what they know of queues is not known here.
+fn retention_of(ledger: &OwnTable, queues: &OwnTable, bound: Duration) -> Duration {
+    if ledger.is_elsewhere() || relation::shards(ledger.oid()) > 0 {
+        return bound;
+    }
+    queue_record::needed_retention(queues, bound)
 }
 
 /// Prunes, once a day in a session that ingests: where there is no launcher, nobody else may come by. Not in a

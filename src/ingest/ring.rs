@@ -59,25 +59,22 @@ impl Ring {
             .collect()
     }
 
-    /// Truncates the leaves of `ledger` whose youngest entry was sent longer than `retention` ago. A leaf that somebody
-    /// else has locked is left for the next time. Returns how many entries those had, if it is to count them, which
-    /// takes longer than truncating.
+    /// Truncates the leaves of `ledger` whose youngest entry was sent longer than `retention` ago, which is asked once
+    /// more when a leaf is locked: it may be fed by another queue by then. A leaf that somebody else has locked is left
+    /// for the next time. Returns how many entries those had, if it is to count them, which takes longer than
+    /// truncating.
     pub fn truncate_expired(
         &self,
         ledger: &OwnTable,
-        retention: Duration,
+        retention: impl Fn() -> Duration,
         counting: Counting,
     ) -> i64 {
-        let oldest_kept = clock::now().saturating_sub(microseconds(retention));
+        let oldest_kept = || clock::now().saturating_sub(microseconds(retention()));
+        let last_day_kept = Key::day_of(oldest_kept());
         let today = Key::day_of(clock::now());
-        let expired = (0..LEAVES).filter(|&place| {
-            let last_day = last_day_of(place, today);
-            last_day < Key::day_of(oldest_kept) && relation::blocks(self.0[place]) > 0
-        });
-        expired
-            .map(|place| {
-                truncate_if_expired(&ledger.partition(self.0[place]), oldest_kept, counting)
-            })
+        (0..LEAVES)
+            .filter(|&place| last_day_of(place, today) < last_day_kept)
+            .map(|place| truncate_if_expired(ledger, self.0[place], &oldest_kept, counting))
             .sum()
     }
 }
@@ -97,11 +94,21 @@ fn last_day_of(place: usize, latest: i32) -> i32 {
     latest - since as i32
 }
 
-fn truncate_if_expired(leaf: &OwnTable, oldest_kept: i64, counting: Counting) -> i64 {
+/// Even to look at a leaf has to wait for whoever is truncating it.
+fn truncate_if_expired(
+    ledger: &OwnTable,
+    leaf: Oid,
+    oldest_kept: &impl Fn() -> i64,
+    counting: Counting,
+) -> i64 {
     // A lock that was of no use is given back.
     let truncated = attempt_to_keep(
         || {
             with_lock_timeout(TRUNCATE_WITHIN, || {
+                if relation::blocks(leaf) == 0 {
+                    return None;
+                }
+                let leaf = ledger.partition(leaf);
                 leaf.write(|| {
                     truncate_older_than(leaf.name(), oldest_kept, counting)
                         .unwrap_or_else(|error| pgrx::error!("{error}"))
@@ -118,14 +125,18 @@ fn truncate_if_expired(leaf: &OwnTable, oldest_kept: i64, counting: Counting) ->
 }
 
 /// How many entries it had, as far as they are counted; `None` if it is not expired.
-fn truncate_older_than(name: &str, oldest_kept: i64, counting: Counting) -> SpiResult<Option<i64>> {
+fn truncate_older_than(
+    name: &str,
+    oldest_kept: &impl Fn() -> i64,
+    counting: Counting,
+) -> SpiResult<Option<i64>> {
     let is_expired = || -> SpiResult<bool> {
         // Read from the right end of the primary key. What a clock far ahead of ours has sent would stay for ever.
         let youngest: Option<TimestampWithTimeZone> = Spi::get_one(&format!(
             "SELECT pg_catalog.max(sent_at) FROM {name} WHERE sent_at OPERATOR(pg_catalog.<) \
                (pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => 2))"
         ))?;
-        Ok(youngest.is_none_or(|youngest| i64::from(youngest) < oldest_kept))
+        Ok(youngest.is_none_or(|youngest| i64::from(youngest) < oldest_kept()))
     };
     if !is_expired()? {
         return Ok(None);

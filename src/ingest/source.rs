@@ -35,25 +35,16 @@ impl Source {
     /// # Errors
     /// A URL that is none or is not allowed, an endpoint or a mask key that cannot be used.
     pub fn new(queue_url: &str) -> Result<Source, Failure> {
-        let url = QueueUrl::parse(queue_url)?;
-        check_allowed(&url)?;
-        let terms = Terms {
-            endpoint: settings::endpoint_url(),
-            region: settings::region(),
-            key: MaskKeys::read()?.current(),
-            encoding: settings::app_version_encoding(),
-        };
-        let stat = QueueStat::of(url.as_str());
-        let queue = Queue::new(
-            url,
-            terms.endpoint.as_deref(),
-            terms.region.as_deref(),
-            Arc::new(stat.clone()),
-        )?;
+        let (queue, stat) = allowed_queue(queue_url)?;
         Ok(Source {
             queue,
             stat,
-            terms,
+            terms: Terms {
+                endpoint: settings::endpoint_url(),
+                region: settings::region(),
+                key: MaskKeys::read()?.current(),
+                encoding: settings::app_version_encoding(),
+            },
             visibility: settings::visibility_timeout(),
         })
     }
@@ -122,13 +113,35 @@ impl Source {
 
     /// What to tell when `error` happened.
     pub fn failure(&self, error: queue::Error) -> Failure {
-        let url = self.queue.url();
-        Failure::Sqs {
-            queue: url.name().to_owned(),
-            host: url.host().to_owned(),
-            region: self.queue.region().to_owned(),
-            error,
-        }
+        failure_of(&self.queue, error)
+    }
+}
+
+/// The queue that a URL and the settings say, if it may be named, and what is counted of it.
+///
+/// # Errors
+/// A URL that is none or is not allowed, an endpoint that cannot be used.
+pub fn allowed_queue(queue_url: &str) -> Result<(Queue, QueueStat), Failure> {
+    let url = QueueUrl::parse(queue_url)?;
+    check_allowed(&url)?;
+    let stat = QueueStat::of(url.as_str());
+    let queue = Queue::new(
+        url,
+        settings::endpoint_url().as_deref(),
+        settings::region().as_deref(),
+        Arc::new(stat.clone()),
+    )?;
+    Ok((queue, stat))
+}
+
+/// What to tell when a call to `queue` ended with `error`.
+pub fn failure_of(queue: &Queue, error: queue::Error) -> Failure {
+    let url = queue.url();
+    Failure::Sqs {
+        queue: url.name().to_owned(),
+        host: url.host().to_owned(),
+        region: queue.region().to_owned(),
+        error,
     }
 }
 

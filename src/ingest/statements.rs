@@ -1,6 +1,7 @@
 //! The statements that write a chunk, prepared once for the life of the backend.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use pgrx::Spi;
@@ -142,6 +143,23 @@ impl Statements {
     pub fn touch(&self) {
         self.ledger.enter(&[], Patience::UntilItEnds);
         self.insert_logins(Form::Together, &[]);
+    }
+
+    /// Inserts one row into `user_logins`, and enters nothing in the ledger.
+    ///
+    /// # Errors
+    /// What the table raised.
+    pub fn insert_login(&self, row: &Row) -> Result<(), Caught> {
+        let insert = |form| attempt(|| self.insert_logins(form, &[row]));
+        match insert(Form::Together) {
+            Err(error) if error.fault() == Fault::Unclear => insert(Form::Alone),
+            outcome => outcome,
+        }
+    }
+
+    /// Which of these messages are in the ledger.
+    pub fn known(&self, keys: &[Key]) -> HashSet<Key> {
+        self.ledger.known(keys)
     }
 
     fn insert_logins(&self, form: Form, rows: &[&Row]) {

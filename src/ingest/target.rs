@@ -6,7 +6,7 @@ use pgrx::pg_sys::{self, Oid};
 
 use super::statements::Statements;
 use crate::errors::Failure;
-use crate::own_tables::{EXTENSION, LEDGER, OwnTable, REJECTED};
+use crate::own_tables::{EXTENSION, LEDGER, OwnTable, QUEUE, REJECTED};
 use crate::pg::identity::current_role;
 use crate::pg::relation::{self, Column};
 use crate::pg::{database, policy};
@@ -24,6 +24,8 @@ pub struct Target {
     pub ledger: OwnTable,
     /// The messages that cannot become rows.
     pub rejected: OwnTable,
+    /// The queues that feed the ledger.
+    pub queues: OwnTable,
     /// How many rows a statement is to write.
     pub chunk: usize,
 }
@@ -35,18 +37,29 @@ impl Target {
     /// Whatever would make a later INSERT fail for every row alike. A read-only transaction or a standby is an error
     /// of Postgres' own.
     pub fn check() -> Result<Target, Failure> {
-        refuse_read_only();
+        Target::check_for(c"sqs_ingest()")
+    }
+
+    /// The same for a call of another name.
+    ///
+    /// # Errors
+    /// As [`check`](Target::check).
+    pub fn check_for(call: &CStr) -> Result<Target, Failure> {
+        refuse_read_only(call);
         check_encoding()?;
         let schema = relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?;
         let ledger = OwnTable::find_in(schema, LEDGER)?;
         let rejected = OwnTable::find_in(schema, REJECTED)?;
+        let queues = OwnTable::find_in(schema, QUEUE)?;
         check_user_logins(schema)?;
         ledger.check()?;
         rejected.check()?;
+        queues.check()?;
         let target = Target {
             user_logins: relation::qualified_name(schema, USER_LOGINS),
             ledger,
             rejected,
+            queues,
             chunk: chunk_of(relation::find(schema, USER_LOGINS).map_or(0, relation::shards)),
         };
         target.check_servers(schema)?;
@@ -86,8 +99,8 @@ impl Target {
     }
 }
 
-/// Inserting is fastest around a thousand rows a statement. A distributed table splits each statement among its shards, of
-/// which each wants its share.
+/// Inserting is fastest around a thousand rows a statement. A distributed table splits each statement among its shards,
+/// of which each wants its share.
 fn chunk_of(shards: usize) -> usize {
     const CHUNK: usize = 1_000;
     const SHARDS_OF_ONE_CHUNK: usize = 4;
@@ -116,11 +129,11 @@ fn foreign_servers(relation: Oid) -> Vec<Option<Oid>> {
     servers
 }
 
-fn refuse_read_only() {
-    // SAFETY: raise an error or do nothing.
+fn refuse_read_only(call: &CStr) {
+    // SAFETY: read a nul-terminated name, and raise an error or do nothing.
     unsafe {
-        pg_sys::PreventCommandDuringRecovery(c"sqs_ingest()".as_ptr());
-        pg_sys::PreventCommandIfReadOnly(c"sqs_ingest()".as_ptr());
+        pg_sys::PreventCommandDuringRecovery(call.as_ptr());
+        pg_sys::PreventCommandIfReadOnly(call.as_ptr());
     }
 }
 
@@ -133,8 +146,12 @@ pub fn check_current() -> Result<(), Failure> {
     check_user_logins(relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?)
 }
 
-/// The text of a message is UTF-8, and goes into rows as it is. Most other encodings could not hold all of it.
-fn check_encoding() -> Result<(), Failure> {
+/// Checks that text here is UTF-8: that of a message is, and goes into rows as it is. Most other encodings could not
+/// hold all of it.
+///
+/// # Errors
+/// [`Failure::NotUtf8`].
+pub fn check_encoding() -> Result<(), Failure> {
     if database::is_utf8() {
         return Ok(());
     }

@@ -11,6 +11,7 @@ use queue::{Fate, Receipt};
 use super::groups::{BlockedGroups, Turn};
 use super::ledger::{Key, Patience};
 use super::message::{Message, Row};
+use super::queue_record;
 use super::receipts::{self, AtAbort};
 use super::rejection::Rejected;
 use super::rejections::{self, Rejections, Stays};
@@ -21,9 +22,9 @@ use super::trial::Trial;
 use crate::errors::Failure;
 use crate::own_tables::OwnTable;
 use crate::pg::error::{Caught, Fault};
-use crate::pg::replication;
 use crate::pg::subtransaction::attempt;
 use crate::pg::transaction::force_synchronous_commit;
+use crate::pg::{clock, replication};
 use crate::settings::{self, RejectedMessages};
 use crate::stat::{QueueStat, Written};
 
@@ -59,6 +60,7 @@ pub struct Writer {
     user_logins: String,
     chunk: usize,
     rejected: OwnTable,
+    queues: OwnTable,
     at_abort: AtAbort,
     stat: QueueStat,
     queue_url: String,
@@ -76,6 +78,8 @@ pub struct Writer {
 pub struct Memory {
     blocked: BlockedGroups,
     refusals: Refusals,
+    /// The UTC day, in days since 2000-01-01, on which it was last recorded that the queue feeds the ledger.
+    recorded_on: Option<i32>,
 }
 
 /// Messages whose rows `user_logins` refused since it last took one.
@@ -146,6 +150,7 @@ impl Writer {
             user_logins: target.user_logins.clone(),
             chunk: target.chunk,
             rejected: target.rejected.clone(),
+            queues: target.queues.clone(),
             at_abort,
             stat: source.stat().clone(),
             queue_url: url.as_str().to_owned(),
@@ -195,6 +200,9 @@ impl Writer {
         force_synchronous_commit();
         let mut chunk = Chunk::default();
         let candidates = self.sort_out(messages, &mut chunk);
+        if !candidates.is_empty() {
+            self.record_queue();
+        }
         self.insert(&candidates, &mut chunk)?;
         self.record(&mut chunk);
         if chunk.duplicates > 0 && chunk.inserted.is_empty() && replication::is_synchronous() {
@@ -204,6 +212,15 @@ impl Writer {
         self.memory.blocked.handed_over();
         self.receive_singly_while_blocked();
         Ok(())
+    }
+
+    /// Records that the queue feeds the ledger, in the transaction in which it does.
+    fn record_queue(&mut self) {
+        let today = Some(Key::day_of(clock::now()));
+        if self.memory.recorded_on != today {
+            queue_record::note_ingest(&self.queues, &self.queue_url);
+            self.memory.recorded_on = today;
+        }
     }
 
     /// The queue has nothing more to hand out: groups need not wait for what is gone from it.

@@ -62,6 +62,18 @@ pub fn accepts_connections(name: &str) -> Option<bool> {
     }
 }
 
+/// Whether this server is a standby, or still recovers from a crash: nothing can be written.
+pub fn is_in_recovery() -> bool {
+    // SAFETY: reads shared memory that every backend has mapped.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+/// Whether the current transaction may not write.
+pub fn is_read_only() -> bool {
+    // SAFETY: reads a static of the main thread.
+    unsafe { pg_sys::XactReadOnly }
+}
+
 /// Whether text in this database is UTF-8.
 pub fn is_utf8() -> bool {
     // SAFETY: reads backend state.

@@ -1,6 +1,6 @@
 //! Counts and times of ours as the values of SQL that they are shown as.
 
-use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::datum::{Date, Interval, TimestampWithTimeZone};
 
 /// A count as a `bigint`.
 pub fn bigint(count: u64) -> i64 {
@@ -10,6 +10,11 @@ pub fn bigint(count: u64) -> i64 {
 /// Microseconds since 2000-01-01 UTC as a `timestamptz`; none outside of its range.
 pub fn timestamp(microseconds: i64) -> Option<TimestampWithTimeZone> {
     TimestampWithTimeZone::try_from(microseconds).ok()
+}
+
+/// Days since 2000-01-01 as a `date`.
+pub fn date(days: i32) -> Date {
+    Date::saturating_from_raw(days)
 }
 
 /// Milliseconds as an `interval`.

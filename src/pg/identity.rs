@@ -2,7 +2,9 @@
 
 use std::ffi::CStr;
 
-use pgrx::{Spi, pg_sys};
+use pgrx::pg_sys;
+
+use super::query;
 
 use super::setting::with_settings_of_its_own;
 
@@ -86,7 +88,7 @@ pub fn role_name(role: pg_sys::Oid) -> String {
 
 /// Whether `role` may open sessions.
 pub fn can_login(role: pg_sys::Oid) -> bool {
-    let found = Spi::get_one_with_args(
+    let found = query::one(
         "SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE oid OPERATOR(pg_catalog.=) $1",
         &[role.into()],
     );

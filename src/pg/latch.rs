@@ -92,6 +92,11 @@ impl SharedLatch {
         self.0.store(0, Relaxed);
     }
 
+    /// Whether one is shown.
+    pub fn is_shown(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
+
     /// Wakes the process whose latch is shown, if one is.
     pub fn set(&self) {
         let latch = self.0.load(Relaxed);

@@ -15,6 +15,7 @@ pub mod latch;
 pub mod open_files;
 pub mod policy;
 pub mod procedure;
+pub mod query;
 pub mod random;
 pub mod relation;
 pub mod replication;

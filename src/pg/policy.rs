@@ -1,18 +1,25 @@
 //! Row-level security.
 
-use pgrx::Spi;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::SpiResult;
+
+use super::query;
+
+/// Whether row-level security applies to what the current user does with the relation. Raises an error where
+/// `row_security` is off and it would, as INSERT does.
+pub fn applies(relation: Oid) -> bool {
+    // SAFETY: reads catalogs, or raises an error.
+    let applies = unsafe { pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, false) };
+    applies == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+}
 
 /// Whether policies may let the current user insert rows into the relation: none apply to this user, or a permissive
 /// one for INSERT does. Raises an error where `row_security` is off and policies apply, as INSERT would.
 pub fn lets_insert(relation: Oid) -> bool {
-    // SAFETY: reads catalogs, or raises an error.
-    let applies = unsafe { pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, false) };
-    if applies != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 {
+    if !applies(relation) {
         return true;
     }
-    let found: SpiResult<Option<bool>> = Spi::get_one_with_args(
+    let found: SpiResult<Option<bool>> = query::one(
         "SELECT EXISTS ( \
            SELECT FROM pg_catalog.pg_policy \
            WHERE polrelid OPERATOR(pg_catalog.=) $1 AND polpermissive \

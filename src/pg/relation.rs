@@ -3,7 +3,9 @@
 use std::ffi::{CStr, CString, c_void};
 
 use pgrx::spi::SpiResult;
-use pgrx::{PgList, PgRelation, Spi, pg_sys};
+use pgrx::{PgList, PgRelation, pg_sys};
+
+use super::query;
 
 /// A column, as far as an INSERT that names it or leaves it out is concerned.
 #[derive(Clone, Debug)]
@@ -86,7 +88,7 @@ pub fn try_lock_for_reading(relation: pg_sys::Oid) -> bool {
 
 /// The schema that the extension of that name is installed in.
 pub fn extension_schema(name: &CStr) -> Option<pg_sys::Oid> {
-    Spi::get_one_with_args(
+    query::one(
         "SELECT extnamespace FROM pg_catalog.pg_extension WHERE oid OPERATOR(pg_catalog.=) $1",
         &[extension(name)?.into()],
     )
@@ -368,7 +370,7 @@ pub fn shards(relation: pg_sys::Oid) -> usize {
     if !has_citus {
         return 0;
     }
-    let counted: SpiResult<Option<i64>> = Spi::get_one_with_args(
+    let counted: SpiResult<Option<i64>> = query::one(
         "SELECT pg_catalog.count(*) FROM pg_catalog.pg_dist_shard \
          WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1",
         &[relation.into()],

@@ -1,9 +1,23 @@
-//! Settings, changed for the length of one piece of work.
+//! Settings: read, and changed for the length of one piece of work.
 
 use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use pgrx::pg_sys;
+
+/// The value of a setting, as `postgresql.conf` would have it: numbers in the setting's own unit. Empty where there is
+/// none of this name.
+pub fn value(name: &CStr) -> String {
+    // SAFETY: gives null, or a string that is valid until the next call; it is copied at once.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        if value.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(value).to_string_lossy().into_owned()
+        }
+    }
+}
 
 /// Runs `work` with `lock_timeout` set, as a function with a SET clause does. An error that leaves `work` ends its
 /// (sub)transaction, which puts the old value back.

@@ -205,6 +205,15 @@ impl QueueStat {
         }
     }
 
+    /// So many messages wait in the queue, as it says; `None`: it does not say.
+    pub fn set_backlog(&self, messages: Option<u64>) {
+        if let Some(slot) = self.slot() {
+            slot.backlog.store(messages.unwrap_or(0), Relaxed);
+            let at = messages.map_or(0, |_| clock::now());
+            slot.backlog_at.store(at, Relaxed);
+        }
+    }
+
     /// Why fewer workers ingest from the queue than its subscription asks for; empty: there is no reason.
     pub fn set_reason(&self, reason: &str) {
         if let Some(slot) = self.slot()
@@ -339,6 +348,8 @@ pub struct QueueRow {
     pub lag_p99: Option<u64>,
     pub state: Option<State>,
     pub reason: Option<String>,
+    pub backlog: Option<u64>,
+    pub backlog_at: Option<i64>,
     pub counted_since: i64,
 }
 
@@ -358,6 +369,7 @@ fn row(slot: &'static QueueSlot) -> QueueRow {
     let (error, reason) = texts.unwrap_or_default();
     let (last_error, last_error_at) = error.unzip();
     let lag = slot.lag.snapshot();
+    let backlog_at = ever(slot.backlog_at.load(Relaxed));
     QueueRow {
         queue_url: slot.url.get(),
         received: slot.received.load(Relaxed),
@@ -374,6 +386,8 @@ fn row(slot: &'static QueueSlot) -> QueueRow {
         lag_p99: lag.percentile(99),
         state: State::stored(slot.state.load(Relaxed)),
         reason: Some(reason).filter(|reason| !reason.is_empty()),
+        backlog: backlog_at.map(|_| slot.backlog.load(Relaxed)),
+        backlog_at,
         counted_since: slot.counted_since.load(Relaxed),
     }
 }

@@ -62,6 +62,10 @@ pub struct QueueSlot {
     /// Until then one message at a time is received: a group of a FIFO queue is blocked.
     pub singly_until: AtomicI64,
     pub counted_since: AtomicI64,
+    /// Messages that wait in the queue, as it said at `backlog_at`.
+    pub backlog: AtomicU64,
+    /// When the queue was asked; 0 where it has not been, or may not be.
+    pub backlog_at: AtomicI64,
 }
 
 impl QueueSlot {
@@ -84,6 +88,7 @@ impl QueueSlot {
         self.state.store(0, Relaxed);
         self.reason.set("");
         self.singly_until.store(0, Relaxed);
+        self.backlog_at.store(0, Relaxed);
         self.last_used.store(now, Relaxed);
         self.clear(now);
         self.database.store(database.to_u32(), Release);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::{pg_guard, pg_sys};
 
+use super::backlog::Backlogs;
 use super::pruning::Pruning;
 use super::shares::fair_shares;
 use super::subscription::{self, Obstacle, Reading, Subscription};
@@ -54,12 +55,14 @@ pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
     board::become_launcher();
     let mut launcher = Launcher::default();
     let mut pruning = Pruning::default();
+    let mut backlogs = Backlogs::default();
     loop {
         if worker::reload_if_asked() && settings::database() != database {
             leave_database();
         }
         let next = launcher.reconcile();
         let next = next.min(pruning.step());
+        let next = next.min(backlogs.step(&launcher.queues));
         worker::report_statistics();
         latch::wait(next);
     }
@@ -108,6 +111,8 @@ fn leave_database() -> ! {
 
 #[derive(Default)]
 struct Launcher {
+    /// The queues of subscriptions that can have workers.
+    queues: Vec<String>,
     /// What was last done for each queue.
     groups: HashMap<String, WorkerGroup>,
     read_failure: LastReport,
@@ -197,6 +202,8 @@ impl Launcher {
         };
         self.read_failure.forget();
         let mut demands = demands(&subscriptions, extension);
+        let queues = demands.iter().map(|d| d.assignment.queue_url.clone());
+        self.queues = queues.collect();
         stop_surplus_workers(&mut demands);
         let next = self.start_missing_workers(&mut demands);
         self.report_obstacles(&subscriptions);

@@ -3,11 +3,13 @@
 //!
 //! - [`subscription`]: the rows, and why one of them can have no workers. Whoever changes one wakes the launcher at
 //!   commit.
-//! - [`launcher`]: starts missing workers, stops surplus ones, prunes the ledger.
+//! - [`launcher`]: starts missing workers, stops surplus ones, prunes the ledger, asks queues for their
+//!   backlogs.
 //! - [`runner`]: one worker: receives outside of transactions, writes a batch in each.
 //!
 //! Launcher and workers find each other on the [board](crate::board).
 
+mod backlog;
 mod launcher;
 mod pace;
 mod pruning;

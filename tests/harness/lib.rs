@@ -9,8 +9,8 @@
 //! - [`workers`]: a server on which background workers ingest by themselves
 //! - [`queue`]: a queue, by the same calls whoever serves it; [`localstack`] and [`scripted`] serve queues
 //! - [`exporter`]: what Prometheus gets to see of a server
-//! - [`gate`]: a way to a server that can be cut
-//! - [`logins`]: the messages to send
+//! - [`gate`]: a way to a server that can be cut; [`tls`]: one that is encrypted
+//! - [`logins`]: the messages to send; [`check_report`]: what `sqs_check` says
 //! - [`document`]: what a document tells its readers to run
 //! - [`wait`]: conditions that must come true, or stay true, within a bound
 #![allow(
@@ -20,6 +20,7 @@
     reason = "a harness that cannot do its work fails the test"
 )]
 
+pub mod check_report;
 pub mod cluster;
 pub mod database;
 pub mod document;
@@ -30,6 +31,7 @@ pub mod logins;
 pub mod queue;
 pub mod run;
 pub mod scripted;
+pub mod tls;
 pub mod wait;
 pub mod workers;
 

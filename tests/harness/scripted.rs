@@ -93,6 +93,7 @@ struct State {
     calls: Vec<Call>,
     /// How many there were of each action.
     counts: HashMap<String, usize>,
+    clock_ahead: i64,
     stopped: bool,
 }
 
@@ -112,6 +113,7 @@ impl ScriptedSqs {
             script: Box::new(|_| Answer::Serve),
             calls: Vec::new(),
             counts: HashMap::new(),
+            clock_ahead: 0,
             stopped: false,
         };
         let shared = Arc::new(Shared {
@@ -156,6 +158,28 @@ impl ScriptedSqs {
     /// Puts a message into a queue whose `MessageId` and `SentTimestamp` need be none that SQS would write.
     pub fn put_as(&self, queue: &Queue, id: &str, body: &str, sent_at: &str) {
         self.change(queue, |store| store.put_as(id, body, sent_at));
+    }
+
+    /// Has a queue say this of itself, with SQS' own names for attributes.
+    pub fn set_attribute(&self, queue: &Queue, name: &str, value: impl ToString) {
+        self.change(queue, |store| {
+            store.attributes.insert(name.to_owned(), value.to_string());
+        });
+    }
+
+    /// Gives a queue a redrive policy.
+    pub fn set_redrive(&self, queue: &Queue, dead_letters: &Queue, max_receive_count: u32) {
+        let arn = format!(
+            "arn:aws:sqs:us-east-1:000000000000:{}",
+            name_of(dead_letters.url())
+        );
+        let policy = json!({"deadLetterTargetArn": arn, "maxReceiveCount": max_receive_count});
+        self.set_attribute(queue, "RedrivePolicy", policy);
+    }
+
+    /// Has the server's clock go wrong by so many seconds.
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.state().clock_ahead = seconds;
     }
 
     /// Makes every message in flight visible, as if its visibility timeout had ended.
@@ -250,6 +274,7 @@ fn listen(listener: &TcpListener, shared: &Arc<Shared>) {
 
 fn converse(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut connection = Connection::new(stream)?;
+    connection.clock_ahead = shared.state().clock_ahead;
     while let Some(request) = connection.next_request()? {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
         let (answer, call) = consult_script(shared, &request, body);

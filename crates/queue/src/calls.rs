@@ -54,7 +54,7 @@ impl Calls {
         }
     }
 
-    /// Waits for its turn to settle or to hide messages.
+    /// Waits for its turn to settle or to hide messages, or to ask about a queue.
     pub(crate) async fn settle(&self) -> CallPermit {
         CallPermit {
             _of_all: self.all.clone().acquire_owned().await.ok(),

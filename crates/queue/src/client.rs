@@ -31,6 +31,7 @@ use crate::batch::{ENTRY_IDS, Failed, Verdict, verdicts};
 use crate::credentials::CredentialSource;
 use crate::endpoint::{Endpoint, at};
 use crate::error::{Error, ErrorKind};
+use crate::examine::FoundCredentials;
 use crate::handles::{Handles, HandlesBuilder};
 use crate::headers::FewerHeaders;
 use crate::http::{Http, watched};
@@ -195,9 +196,25 @@ impl Client {
         ))
     }
 
+    /// Where calls go.
+    pub(crate) async fn destination(&self) -> Result<Origin, Error> {
+        Ok(self.connected().await?.origin.clone())
+    }
+
+    /// What calls are signed with, as far as it may be told.
+    pub(crate) async fn credentials(&self) -> Result<FoundCredentials, Error> {
+        let credentials = &self.connected().await?.credentials;
+        credentials.ready().await?;
+        credentials.found()
+    }
+
+    async fn connected(&self) -> Result<&Connected, Error> {
+        self.sdk.get_or_try_init(|| Box::pin(self.connect())).await
+    }
+
     /// Makes a call, and makes it again once where the first answer has cured what was wrong with it. While the
     /// exchange lives, the answer counts as being read.
-    async fn call<O, E, F>(
+    pub(crate) async fn call<O, E, F>(
         &self,
         limit: Duration,
         send: impl Fn(&Sdk) -> F,
@@ -206,10 +223,7 @@ impl Client {
         E: ProvideErrorMetadata,
         F: Future<Output = Result<O, SdkError<E, HttpResponse>>>,
     {
-        let connected = self
-            .sdk
-            .get_or_try_init(|| Box::pin(self.connect()))
-            .await?;
+        let connected = self.connected().await?;
         let mut is_first = true;
         loop {
             let generation = connected.credentials.ready().await?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::environment::credentials::EnvironmentVariableCredentialsProvider;
 use aws_credential_types::Credentials;
+use aws_credential_types::credential_feature::AwsCredentialFeature;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -15,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{timeout, timeout_at};
 
 use crate::error::{Error, ErrorKind};
+use crate::examine::FoundCredentials;
 use crate::profile::{access_key_in_profile, standard_config};
 
 /// Others are looked for when those that are used are this close to their end.
@@ -112,6 +114,19 @@ impl CredentialSource {
                 return Err(no_answer(LONGEST_WAIT));
             }
         }
+    }
+
+    /// Those that are there, as far as they may be told.
+    pub(crate) fn found(&self) -> Result<FoundCredentials, Error> {
+        let state = self.0.lock();
+        let current = state
+            .current
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorKind::NoCredentials, "none were loaded"))?;
+        Ok(FoundCredentials {
+            source: source_of(&current.credentials),
+            expiry: current.credentials.expiry(),
+        })
     }
 
     /// AWS did not take them: others are looked for, but not again and again.
@@ -276,6 +291,46 @@ impl Load for StandardChain {
 
 struct WrittenDown;
 
+/// Marks credentials that nobody gave.
+#[derive(Clone, Debug)]
+struct Placeholder;
+
+/// Where credentials come from, in words: the provider in the standard chain, and what it asked in turn.
+fn source_of(credentials: &Credentials) -> String {
+    use AwsCredentialFeature::*;
+    if credentials.get_property::<Placeholder>().is_some() {
+        return "placeholder".to_owned();
+    }
+    let features = credentials.get_property::<Vec<AwsCredentialFeature>>();
+    let has = |wanted: &[AwsCredentialFeature]| {
+        features.is_some_and(|features| wanted.iter().any(|one| features.contains(one)))
+    };
+    let place = if has(&[CredentialsEnvVars]) {
+        "environment"
+    } else if has(&[
+        CredentialsEnvVarsStsWebIdToken,
+        CredentialsProfileStsWebIdToken,
+        CredentialsStsAssumeRoleWebId,
+    ]) {
+        "web identity"
+    } else if has(&[CredentialsHttp]) {
+        "container"
+    } else if has(&[CredentialsImds]) {
+        "instance"
+    } else if has(&[CredentialsSso, CredentialsProfileSso]) {
+        "profile, SSO"
+    } else if has(&[CredentialsProcess, CredentialsProfileProcess]) {
+        "profile, process"
+    } else {
+        "profile"
+    };
+    if has(&[CredentialsStsAssumeRole]) {
+        format!("{place}, which assumed a role")
+    } else {
+        place.to_owned()
+    }
+}
+
 impl Load for WrittenDown {
     fn load(&self) -> Pin<Box<dyn Future<Output = provider::Result> + Send + '_>> {
         Box::pin(async {
@@ -283,7 +338,11 @@ impl Load for WrittenDown {
             if let Ok(credentials) = environment.provide_credentials().await {
                 return Ok(credentials);
             }
-            let placeholder = || Credentials::new("test", "test", None, None, "placeholder");
+            let placeholder = || {
+                let mut placeholder = Credentials::new("test", "test", None, None, "placeholder");
+                placeholder.set_property(Placeholder);
+                placeholder
+            };
             Ok(access_key_in_profile().await.unwrap_or_else(placeholder))
         })
     }

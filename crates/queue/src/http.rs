@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,17 +158,20 @@ impl fmt::Debug for Resolver {
 
 impl ResolveDns for Resolver {
     fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
-        if is_this_machine(name) {
-            return DnsFuture::ready(Ok(vec![
-                IpAddr::V4(Ipv4Addr::LOCALHOST),
-                IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ]));
-        }
-        DnsFuture::new(async move {
-            let addresses = lookup_host((name, 0)).await.map_err(ResolveDnsError::new)?;
-            Ok(addresses.map(|address| address.ip()).collect())
-        })
+        DnsFuture::new(async move { resolve(name).await.map_err(ResolveDnsError::new) })
     }
+}
+
+/// The addresses of a host.
+pub(crate) async fn resolve(host: &str) -> io::Result<Vec<IpAddr>> {
+    if is_this_machine(host) {
+        return Ok(vec![
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ]);
+    }
+    let addresses = lookup_host((host, 0)).await?;
+    Ok(addresses.map(|address| address.ip()).collect())
 }
 
 /// Names that mean this machine without asking a name server (RFC 6761, 6.3, and LocalStack's domain,

@@ -10,10 +10,13 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::runtime;
+use tokio::select;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::engine::{Command, Engine};
 use crate::error::{Error, ErrorKind};
+use crate::examine::{Description, Examination, describe, examine};
 use crate::handles::{OpenFile, Store};
 use crate::left::Hidden;
 use crate::panics::{caught, last_location, quieten_this_thread};
@@ -129,6 +132,46 @@ impl Io {
         }
     }
 
+    /// Examines `queue` in at most `limit`, without receiving from it. [`fd`](Io::fd) becomes readable when it is done.
+    pub fn examine(&self, queue: &Queue, limit: Duration) -> Pending<Examination> {
+        self.ask(queue, move |engine, queue| examine(engine, queue, limit))
+    }
+
+    /// Asks `queue` what it says of itself, in at most `limit`; otherwise as [`examine`](Io::examine).
+    pub fn describe(&self, queue: &Queue, limit: Duration) -> Pending<Result<Description, Error>> {
+        self.ask(queue, move |engine, queue| describe(engine, queue, limit))
+    }
+
+    fn ask<T, F>(
+        &self,
+        queue: &Queue,
+        work: impl FnOnce(Rc<Engine>, Queue) -> F + Send + 'static,
+    ) -> Pending<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let (mut answer, pending) = oneshot::channel();
+        let queue = queue.clone();
+        let start = move |engine: &Rc<Engine>| {
+            let work = work(engine.clone(), queue);
+            let shared = engine.shared.clone();
+            engine.spawn(async move {
+                select! {
+                    () = answer.closed() => {}
+                    outcome = work => {
+                        // If it cannot be sent, nobody waits for it any more.
+                        let _ = answer.send(outcome);
+                        shared.wake.raise();
+                    }
+                }
+            });
+        };
+        // If it cannot be sent, the thread is gone, which the answer tells.
+        let _ = self.commands.send(Command::Start(Box::new(start)));
+        Pending(pending)
+    }
+
     /// Hands receipts over. Never blocks, never panics: safe to call in a commit callback. Receipts that were
     /// settled before are ignored.
     pub fn settle(&self, receipts: Vec<Receipt>, fate: Fate) {
@@ -186,6 +229,26 @@ impl Io {
 impl Drop for Io {
     fn drop(&mut self) {
         self.end(Duration::ZERO);
+    }
+}
+
+/// An answer that is still to come. Dropping it ends the work for it.
+pub struct Pending<T>(oneshot::Receiver<T>);
+
+impl<T> Pending<T> {
+    /// The answer, once, if it has come. Never blocks.
+    ///
+    /// # Errors
+    /// The I/O thread has ended: none will come.
+    pub fn try_take(&mut self) -> Result<Option<T>, Error> {
+        match self.0.try_recv() {
+            Ok(answer) => Ok(Some(answer)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Closed) => Err(Error::new(
+                ErrorKind::Internal,
+                "the I/O thread of this process has ended",
+            )),
+        }
     }
 }
 

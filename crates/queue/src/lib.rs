@@ -55,6 +55,7 @@ mod credentials;
 mod endpoint;
 mod engine;
 mod error;
+mod examine;
 mod handles;
 mod headers;
 mod http;
@@ -77,8 +78,12 @@ mod window;
 
 pub use endpoint::InvalidEndpoint;
 pub use error::{Error, ErrorKind};
+pub use examine::{
+    Attributes, Connection, Description, Encryption, Examination, FoundCredentials, Network,
+    Redrive, Right, Tls,
+};
 pub use handles::OpenFile;
-pub use io::{Inlet, Io, Setup};
+pub use io::{Inlet, Io, Pending, Setup};
 pub use left::Hidden;
 pub use pipe::{End, Next, Received};
 pub use queue::{Observer, Queue};

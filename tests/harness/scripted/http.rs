@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, SystemTime};
 
 /// A request: which action of SQS, and its JSON.
 pub(super) struct Request {
@@ -18,9 +19,23 @@ pub(super) struct Reply {
     pub(super) error: Option<String>,
 }
 
+/// The time, so many seconds ahead, as HTTP has it.
+fn date(seconds_ahead: i64) -> String {
+    let shift = Duration::from_secs(seconds_ahead.unsigned_abs());
+    let now = SystemTime::now();
+    let shown = if seconds_ahead < 0 {
+        now - shift
+    } else {
+        now + shift
+    };
+    httpdate::fmt_http_date(shown)
+}
+
 /// A connection that is kept alive from request to request.
 pub(super) struct Connection {
     stream: BufReader<TcpStream>,
+    /// By how many seconds the `Date` of its responses is wrong.
+    pub(super) clock_ahead: i64,
 }
 
 impl Connection {
@@ -28,6 +43,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         Ok(Connection {
             stream: BufReader::new(stream),
+            clock_ahead: 0,
         })
     }
 
@@ -83,8 +99,10 @@ impl Connection {
             .map(|code| format!("x-amzn-ErrorType: {code}\r\n"))
             .unwrap_or_default();
         let text = format!(
-            "HTTP/1.1 {} Scripted\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: {}\r\n{error}\r\n{}",
+            "HTTP/1.1 {} Scripted\r\nDate: {}\r\nContent-Type: application/x-amz-json-1.0\r\n\
+             Content-Length: {}\r\n{error}\r\n{}",
             reply.status,
+            date(self.clock_ahead),
             reply.body.len(),
             reply.body
         );

@@ -32,6 +32,8 @@ pub(super) struct Store {
     in_flight: BTreeSet<(Instant, u64)>,
     next: u64,
     pub(super) handed_out: u64,
+    /// What it says of itself beside its counts.
+    pub(super) attributes: BTreeMap<String, String>,
 }
 
 impl Store {
@@ -73,11 +75,15 @@ impl Store {
 
     pub(super) fn attributes(&mut self) -> Value {
         self.end_flights();
-        json!({"Attributes": {
+        let mut attributes = json!({
             "ApproximateNumberOfMessages": self.visible.len().to_string(),
             "ApproximateNumberOfMessagesNotVisible": self.in_flight.len().to_string(),
             "ApproximateNumberOfMessagesDelayed": "0",
-        }})
+        });
+        for (name, value) in &self.attributes {
+            attributes[name] = json!(value);
+        }
+        json!({ "Attributes": attributes })
     }
 
     pub(super) fn receive(&mut self, request: &Value, answer: &Answer) -> Result<Vec<Value>> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod configuration;
+mod examine;
 mod faults;
 mod keep_visible;
 mod reader;

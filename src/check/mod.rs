@@ -1,0 +1,174 @@
+//! What keeps messages from becoming rows, found out without touching any: `sqs_check`.
+//!
+//! A check looks at one thing and reports a [`Finding`], also where the look itself fails. The files are its subjects:
+//! [`database`], [`user_logins`], [`ledger`], [`settings`], [`workers`], and for
+//! queues [`queues`] and [`remote`]. What the vault needs has its place beside [`settings`].
+
+mod database;
+mod ledger;
+mod queues;
+mod remote;
+mod settings;
+mod text;
+mod user_logins;
+mod workers;
+
+use std::time::Duration;
+
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
+use pgrx::pg_sys::panic::ErrorReport;
+
+use crate::errors::{Failure, SEE_CHECK};
+use crate::pg::error::Caught;
+use crate::pg::setting::with_lock_timeout;
+use crate::pg::subtransaction::attempt;
+
+/// How long a check waits for a lock that somebody else holds.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// A row of `sqs_check`.
+pub struct Check {
+    /// What was looked at.
+    pub name: String,
+    /// What was found.
+    pub finding: Finding,
+}
+
+/// What a check found.
+pub struct Finding {
+    pub status: Status,
+    pub detail: String,
+    /// What to do about it, where there is something to do.
+    pub hint: Option<String>,
+}
+
+/// How good or bad a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    /// Nothing to do.
+    Ok,
+    /// Ingesting works, but something should be looked at.
+    Warning,
+    /// Ingesting does not work, or would lose or duplicate something.
+    Error,
+    /// It could not be found out.
+    Unknown,
+}
+
+impl Status {
+    /// As `sqs_check` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Warning => "warning",
+            Status::Error => "error",
+            Status::Unknown => "unknown",
+        }
+    }
+}
+
+impl Finding {
+    fn ok(detail: impl Into<String>) -> Finding {
+        Finding::of(Status::Ok, detail, None)
+    }
+
+    fn warning(detail: impl Into<String>, hint: impl Into<String>) -> Finding {
+        Finding::of(Status::Warning, detail, Some(hint.into()))
+    }
+
+    fn error(detail: impl Into<String>, hint: impl Into<String>) -> Finding {
+        Finding::of(Status::Error, detail, Some(hint.into()))
+    }
+
+    fn unknown(detail: impl Into<String>, hint: impl Into<String>) -> Finding {
+        Finding::of(Status::Unknown, detail, Some(hint.into()))
+    }
+
+    fn of(status: Status, detail: impl Into<String>, hint: Option<String>) -> Finding {
+        Finding {
+            status,
+            detail: detail.into(),
+            hint,
+        }
+    }
+
+    /// `ok` with this detail, unless it failed.
+    fn of_result(result: Result<(), Failure>, detail: impl FnOnce() -> String) -> Finding {
+        match result {
+            Ok(()) => Finding::ok(detail()),
+            Err(failure) => failure.into(),
+        }
+    }
+}
+
+impl From<Failure> for Finding {
+    fn from(failure: Failure) -> Finding {
+        let report = ErrorReport::from(failure);
+        let detail = match report.detail() {
+            Some(detail) => format!("{}. {detail}", report.message()),
+            None => report.message().to_owned(),
+        };
+        let hint = report.hint().map(|hint| hint.trim_end_matches(SEE_CHECK));
+        Finding::of(Status::Error, detail, hint.map(str::to_owned))
+    }
+}
+
+/// Looks at one thing.
+type Look = fn() -> Finding;
+
+/// What needs no queue.
+const HERE: &[(&str, Look)] = &[
+    ("extension", database::extension),
+    ("encoding", database::encoding),
+    ("writable", database::writable),
+    ("user_logins", user_logins::shape_and_rights),
+    ("row-level security", user_logins::row_level_security),
+    ("partitions", user_logins::partitions),
+    ("tables of the extension", ledger::own_tables),
+    ("ledger", ledger::size),
+    ("ledger pruning", ledger::pruning),
+    ("autovacuum", ledger::autovacuum),
+    ("rejections", ledger::rejections),
+    ("mask key", settings::mask_key),
+    ("allowed queues", settings::allowed_queues),
+    ("shared_preload_libraries", workers::preloaded),
+    ("launcher", workers::launcher),
+    ("database of subscriptions", workers::database),
+    ("worker slots", workers::slots),
+    ("other installations", workers::other_installations),
+];
+
+/// Looks at everything that needs no queue, and at the queue `queue_url`, or at those of all subscriptions.
+pub fn all(queue_url: Option<&str>) -> Vec<Check> {
+    let mut checks: Vec<Check> = HERE
+        .iter()
+        .map(|(name, look)| Check {
+            name: (*name).to_owned(),
+            finding: guarded(look),
+        })
+        .collect();
+    checks.extend(queues::checks(queue_url));
+    checks
+}
+
+/// What `look` finds, in a subtransaction of its own: an error that it raises is a finding, too. Only what ends the
+/// call is raised: a cancel, a termination.
+fn guarded(look: impl FnOnce() -> Finding) -> Finding {
+    attempt(|| with_lock_timeout(LOCK_TIMEOUT, look)).unwrap_or_else(finding_of_error)
+}
+
+fn finding_of_error(error: Caught) -> Finding {
+    use PgSqlErrorCode::*;
+    match error.code() {
+        ERRCODE_QUERY_CANCELED | ERRCODE_ADMIN_SHUTDOWN | ERRCODE_CRASH_SHUTDOWN => error.rethrow(),
+        ERRCODE_LOCK_NOT_AVAILABLE => Finding::unknown(
+            "another session holds a lock that this check waits for",
+            "Try again; pg_locks shows who holds it.",
+        ),
+        _ => Finding::of(
+            Status::Error,
+            format!("{}: {}", error.state(), error.message()),
+            error.hint().map(str::to_owned),
+        ),
+    }
+}

@@ -1,0 +1,161 @@
+//! Queues: the one that was named, or those of all subscriptions. All are examined at once.
+
+use std::time::Duration;
+
+use queue::{Examination, Queue, QueueUrl};
+
+use super::{Check, Finding, guarded, remote, text, workers};
+use crate::errors::Failure;
+use crate::ingest::{allowed_queue, note_retention};
+use crate::io;
+use crate::own_tables::{OwnTable, QUEUE};
+use crate::pg::database;
+use crate::worker::subscription::Subscription;
+
+/// How long examinations may take. The rest of a check needs a second or two at most, so that all of it ends within 15
+/// s.
+const LIMIT: Duration = Duration::from_secs(11);
+
+/// How much later than that they are given up.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A queue to look at.
+struct Subject {
+    /// What distinguishes its checks from those of others; empty where there are no others.
+    prefix: String,
+    url: String,
+    subscription: Option<Subscription>,
+}
+
+/// The checks of the queue `queue_url`, or of those of all subscriptions.
+pub fn checks(queue_url: Option<&str>) -> Vec<Check> {
+    let subscriptions = workers::subscriptions().unwrap_or_default();
+    let subjects: Vec<Subject> = match queue_url {
+        Some(url) => vec![Subject::named(url, subscriptions)],
+        None => subscriptions.into_iter().map(Subject::subscribed).collect(),
+    };
+    let queues: Vec<Result<Queue, Failure>> = subjects.iter().map(Subject::queue).collect();
+    let allowed: Vec<&Queue> = queues.iter().flatten().collect();
+    let mut examinations = match examine(&allowed) {
+        Ok(examinations) => examinations.into_iter(),
+        Err(failure) => {
+            let name = "I/O thread".to_owned();
+            let finding = failure.into();
+            return vec![Check { name, finding }];
+        }
+    };
+    let mut checks = Vec::new();
+    for (subject, queue) in subjects.iter().zip(queues) {
+        checks.push(subject.subscription());
+        match queue {
+            Ok(queue) => {
+                checks.push(subject.check("queue URL", of_url(&queue)));
+                checks.extend(subject.remote_checks(&queue, examinations.next().flatten()));
+            }
+            Err(failure) => checks.push(subject.check("queue URL", failure.into())),
+        }
+    }
+    checks
+}
+
+/// Examines all of `queues` at once. `None` stands for an examination that came to no end.
+fn examine(queues: &[&Queue]) -> Result<Vec<Option<Examination>>, Failure> {
+    if queues.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked = io::with(|io| {
+        let examinations = queues.iter().map(|queue| io.examine(queue, LIMIT));
+        examinations.collect()
+    })?;
+    Ok(io::answers(asked, LIMIT + GRACE))
+}
+
+impl Subject {
+    fn named(url: &str, subscriptions: Vec<Subscription>) -> Subject {
+        let url =
+            QueueUrl::parse(url).map_or_else(|_| url.to_owned(), |url| url.as_str().to_owned());
+        Subject {
+            subscription: subscriptions.into_iter().find(|s| s.queue_url == url),
+            prefix: String::new(),
+            url,
+        }
+    }
+
+    fn subscribed(subscription: Subscription) -> Subject {
+        Subject {
+            prefix: format!("{}: ", subscription.queue_url),
+            url: subscription.queue_url.clone(),
+            subscription: Some(subscription),
+        }
+    }
+
+    fn queue(&self) -> Result<Queue, Failure> {
+        let (queue, _) = allowed_queue(&self.url)?;
+        Ok(queue)
+    }
+
+    fn check(&self, name: &str, finding: Finding) -> Check {
+        Check {
+            name: format!("{}{name}", self.prefix),
+            finding,
+        }
+    }
+
+    fn subscription(&self) -> Check {
+        let finding = guarded(|| match &self.subscription {
+            Some(subscription) => workers::of_subscription(subscription),
+            None => {
+                Finding::ok("none: messages are ingested when sqs_ingest or sqs_drain is called")
+            }
+        });
+        self.check("subscription", finding)
+    }
+
+    /// What the examination found.
+    fn remote_checks(&self, queue: &Queue, found: Option<Examination>) -> Vec<Check> {
+        let Some(found) = found else {
+            let finding = Finding::unknown(
+                format!(
+                    "the examination did not end within {}",
+                    text::duration(LIMIT)
+                ),
+                "Try again.",
+            );
+            return vec![self.check("answer", finding)];
+        };
+        if let Some(retention) = found.longest_retention() {
+            remember(&self.url, retention);
+        }
+        let findings = remote::findings(queue, &found);
+        findings
+            .into_iter()
+            .map(|(name, finding)| self.check(name, finding))
+            .collect()
+    }
+}
+
+/// Lets the ledger's expiry follow the queue. It is the only thing that is written here, and not worth an error.
+fn remember(queue_url: &str, retention: Duration) {
+    if !database::is_in_recovery() && !database::is_read_only() {
+        guarded(|| match OwnTable::find(QUEUE) {
+            Ok(table) => {
+                note_retention(&table, queue_url, retention);
+                Finding::ok("")
+            }
+            Err(failure) => failure.into(),
+        });
+    }
+}
+
+fn of_url(queue: &Queue) -> Finding {
+    let kind = if queue.url().is_fifo() {
+        "FIFO"
+    } else {
+        "standard"
+    };
+    Finding::ok(format!(
+        "{kind} queue \"{}\", requests are signed for region \"{}\"",
+        queue.url().name(),
+        queue.region()
+    ))
+}

@@ -1,0 +1,111 @@
+//! How many messages wait in the queues of subscriptions, and for how long those keep them: the launcher asks for it,
+//! where it may.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use queue::{Description, Error, ErrorKind, Pending};
+
+use crate::ingest::{allowed_queue, note_retention};
+use crate::io;
+use crate::own_tables::{OwnTable, QUEUE};
+use crate::pg::transaction;
+use crate::report;
+use crate::stat::QueueStat;
+
+/// How often a queue is asked.
+const ASK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long it may take to answer.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// How often to look for its answer.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the launcher has asked of queues, by their URLs.
+#[derive(Default)]
+pub struct Backlogs(HashMap<String, Asked>);
+
+struct Asked {
+    at: Instant,
+    answer: Option<Pending<Result<Description, Error>>>,
+}
+
+impl Backlogs {
+    /// Asks those of `queues` that it is time to ask, and takes the answers that have come; says when to come again.
+    pub fn step(&mut self, queues: &[String]) -> Duration {
+        self.0.retain(|url, _| queues.contains(url));
+        for url in queues {
+            let asked = self.0.get(url);
+            if asked.is_none_or(|asked| asked.at.elapsed() >= ASK_INTERVAL) {
+                self.0.insert(url.clone(), ask(url));
+            }
+        }
+        for (url, asked) in &mut self.0 {
+            if let Some(answer) = asked.take_answer() {
+                use_answer(url, answer);
+            }
+        }
+        let pauses = self.0.values().map(Asked::pause);
+        pauses.min().unwrap_or(ASK_INTERVAL)
+    }
+}
+
+fn ask(url: &str) -> Asked {
+    // What keeps a queue from being asked keeps its workers from receiving, and they report it.
+    let answer = allowed_queue(url)
+        .and_then(|(queue, _)| io::with(|io| io.describe(&queue, LIMIT)))
+        .ok();
+    Asked {
+        at: Instant::now(),
+        answer,
+    }
+}
+
+impl Asked {
+    fn take_answer(&mut self) -> Option<Result<Description, Error>> {
+        let answer = match self.answer.as_mut()?.try_take() {
+            Ok(answer) => answer?,
+            Err(error) => Err(error),
+        };
+        self.answer = None;
+        Some(answer)
+    }
+
+    fn pause(&self) -> Duration {
+        let until_asked = ASK_INTERVAL.saturating_sub(self.at.elapsed());
+        if self.answer.is_some() {
+            LOOK_INTERVAL.min(until_asked)
+        } else {
+            until_asked
+        }
+    }
+}
+
+fn use_answer(url: &str, answer: Result<Description, Error>) {
+    let stat = QueueStat::of(url);
+    match answer {
+        Ok(description) => {
+            stat.set_backlog(description.attributes.visible);
+            if let Some(retention) = description.longest_retention() {
+                record(url, retention);
+            }
+        }
+        // The last answer still says something.
+        Err(error) if error.is_transient() || error.kind == ErrorKind::Internal => {}
+        Err(_) => stat.set_backlog(None),
+    }
+}
+
+fn record(url: &str, retention: Duration) {
+    let recorded = transaction::run(|| {
+        if let Ok(table) = OwnTable::find(QUEUE) {
+            note_retention(&table, url, retention);
+        }
+        Ok::<_, Infallible>(())
+    });
+    if let Err(error) = recorded {
+        report::warn("recording the retention period of a queue failed", &error);
+    }
+}
