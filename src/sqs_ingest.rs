@@ -80,13 +80,12 @@ impl Call {
             {
                 return Err(self.source.failure(error.clone()));
             }
-            while !intake.is_empty() {
-                let taken = intake.take(CHUNK);
-                writer.write(taken.messages());
-                taken.decided();
-            }
+            write_chunk(&mut writer, &mut intake);
             // What was received is worth more than an error that passes: the rest is there for the next call.
             if let Some(error) = failed {
+                while !intake.is_empty() {
+                    write_chunk(&mut writer, &mut intake);
+                }
                 notice::stopped_early(self.source.failure(error));
                 break;
             }
@@ -96,6 +95,12 @@ impl Call {
         // Fewer than `n` of an i32.
         Ok(tally.inserted as i64)
     }
+}
+
+fn write_chunk(writer: &mut Writer, intake: &mut Intake) {
+    let taken = intake.take(CHUNK);
+    writer.write(taken.messages());
+    taken.decided();
 }
 
 /// Messages that a call has dealt with.
