@@ -58,10 +58,6 @@ use pgrx::pg_guard;
 
 pgrx::pg_module_magic!(name, version);
 
-/// A call of the SDK allocates some hundred times, which the C library's allocator makes a sixth more expensive.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 pgrx::extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
 pgrx::extension_sql_file!(
     "../sql/subscription.sql",

@@ -18,10 +18,6 @@ type Failure = Box<dyn std::error::Error>;
 const RECEIPTS_AT_ONCE: usize = 1000;
 const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// As in the extension.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let ran = Options::parse()
         .map_err(Failure::from)

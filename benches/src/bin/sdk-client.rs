@@ -1,5 +1,5 @@
-//! Receives, decodes and deletes with aws-sdk-sqs on one thread, without Postgres: what the extension would cost with the
-//! official client.
+//! Receives, decodes and deletes with aws-sdk-sqs as it comes, on one thread, without Postgres: what to measure the
+//! use that the extension makes of it against.
 
 use std::process::ExitCode;
 use std::rc::Rc;
