@@ -1,0 +1,165 @@
+//! Which masks are in the vault already.
+
+use std::collections::HashMap;
+use std::mem;
+
+use crate::Mask;
+
+/// Masks whose originals this process has sealed *and committed* lately, so that they need not be sealed again.
+///
+/// It learns of nothing but commits: what a transaction sealed and then rolled back was never in it. A mask that it has
+/// forgotten is sealed once more, which the vault takes for what it is.
+///
+/// A mask is known *as of a day*, the last one that its entry in the vault says it was seen on. Asked about a later
+/// day, it is not known: so the entry is brought up to date once a day, and a value that is seen every day does not
+/// grow old.
+///
+/// Whoever deletes entries of the vault, in whichever process, must have every process [`clear`](Cache::clear) its
+/// cache; else a mask is taken to be there which is not.
+pub struct Cache {
+    /// The masks last learned or asked for, up to `capacity`.
+    young: HashMap<Mask, Day>,
+    /// What `young` was before it was full. Forgotten when it is full again.
+    old: HashMap<Mask, Day>,
+    capacity: usize,
+}
+
+/// A day, counted from any fixed one.
+type Day = i32;
+
+impl Cache {
+    /// One that remembers at least the last `capacity` masks that were learned or asked for, and at most twice as many,
+    /// in 40 to 80 bytes each.
+    pub fn new(capacity: usize) -> Cache {
+        Cache {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            capacity: capacity.max(1),
+        }
+    }
+
+    /// Whether the vault has this mask, and says that it was seen on `day` or later.
+    pub fn contains(&mut self, mask: Mask, day: i32) -> bool {
+        if let Some(&known) = self.young.get(&mask) {
+            return known >= day;
+        }
+        match self.old.remove(&mask) {
+            Some(known) => {
+                self.learn(mask, known);
+                known >= day
+            }
+            None => false,
+        }
+    }
+
+    /// A transaction has committed that brought these masks into the vault, or found them there, each as seen on its
+    /// day.
+    pub fn committed(&mut self, masks: impl IntoIterator<Item = (Mask, i32)>) {
+        for (mask, day) in masks {
+            let known = self.old.remove(&mask);
+            let known = known.max(self.young.get(&mask).copied());
+            self.learn(mask, day.max(known.unwrap_or(day)));
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+
+    fn learn(&mut self, mask: Mask, day: Day) {
+        if self.young.len() >= self.capacity && !self.young.contains_key(&mask) {
+            mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
+        }
+        self.young.insert(mask, day);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::Cache;
+    use crate::Mask;
+
+    fn mask(number: usize) -> Mask {
+        format!("{number:064x}").parse().unwrap()
+    }
+
+    #[test]
+    fn only_what_was_committed_is_known() {
+        let mut cache = Cache::new(10);
+        assert!(!cache.contains(mask(1), 0));
+        // Asking is not committing.
+        assert!(!cache.contains(mask(1), 0));
+        cache.committed([(mask(1), 0)]);
+        assert!(cache.contains(mask(1), 0));
+        assert!(!cache.contains(mask(2), 0));
+    }
+
+    #[test]
+    fn a_mask_is_known_until_its_day_is_over() {
+        let mut cache = Cache::new(10);
+        cache.committed([(mask(1), 20)]);
+        assert!(cache.contains(mask(1), 19));
+        assert!(cache.contains(mask(1), 20));
+        assert!(!cache.contains(mask(1), 21));
+        cache.committed([(mask(1), 21)]);
+        assert!(cache.contains(mask(1), 21));
+        // A message of an earlier day, which does not move the entry back.
+        cache.committed([(mask(1), 3)]);
+        assert!(cache.contains(mask(1), 21));
+    }
+
+    #[test]
+    fn what_is_asked_for_stays_and_what_is_not_goes() {
+        let mut cache = Cache::new(5);
+        cache.committed([(mask(0), 0), (mask(1), 0)]);
+        for number in 2..100 {
+            cache.committed([(mask(number), 0)]);
+            assert!(cache.contains(mask(0), 0));
+        }
+        assert!(!cache.contains(mask(1), 0));
+    }
+
+    #[test]
+    fn a_cleared_cache_knows_nothing() {
+        let mut cache = Cache::new(4);
+        cache.committed((0..4).map(|number| (mask(number), 0)));
+        cache.clear();
+        assert!((0..4).all(|number| !cache.contains(mask(number), 0)));
+    }
+
+    proptest! {
+        #[test]
+        fn it_knows_what_was_committed_of_what_was_used_last_and_never_more(
+            capacity in 1_usize..20,
+            steps in vec((any::<bool>(), 0_usize..40), 0..200),
+        ) {
+            let mut cache = Cache::new(capacity);
+            let mut committed = HashSet::new();
+            let mut last_used: Vec<usize> = Vec::new();
+            for (commits, number) in steps {
+                if commits {
+                    cache.committed([(mask(number), 0)]);
+                    committed.insert(number);
+                }
+                let recent = last_used.iter().rev().take(capacity).any(|&used| used == number);
+                let known = cache.contains(mask(number), 0);
+                if known {
+                    prop_assert!(committed.contains(&number), "knows what was not committed");
+                    last_used.retain(|&used| used != number);
+                    last_used.push(number);
+                } else {
+                    prop_assert!(!commits && !recent, "has forgotten what was used last");
+                }
+                prop_assert!(cache.young.len() + cache.old.len() <= 2 * capacity);
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Masks, as the vault's keys.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// A mask: 256 bits, written as 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mask([u8; 32]);
+
+/// A text is not 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("not a mask, which is 64 lower-case hex digits")]
+pub struct MaskError;
+
+impl Mask {
+    /// The 64 digits, in ASCII: what a mask is in the tables, and what an original is bound to.
+    #[expect(clippy::expect_used, reason = "both lengths are fixed")]
+    pub(crate) fn digits(&self) -> [u8; 64] {
+        let mut digits = [0; 64];
+        hex::encode_to_slice(self.0, &mut digits).expect("two digits a byte");
+        digits
+    }
+}
+
+impl FromStr for Mask {
+    type Err = MaskError;
+
+    fn from_str(text: &str) -> Result<Mask, MaskError> {
+        // Of two spellings of one mask only that in the tables is one.
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(MaskError);
+        }
+        let mut mask = Mask([0; 32]);
+        hex::decode_to_slice(text, &mut mask.0).map_err(|_| MaskError)?;
+        Ok(mask)
+    }
+}
+
+impl fmt::Display for Mask {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Mask {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Mask, MaskError};
+
+    #[test]
+    fn only_64_lower_case_hex_digits_are_a_mask() {
+        let mask = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(mask.parse::<Mask>().unwrap().to_string(), mask);
+        for text in [
+            "",
+            &mask[1..],
+            &mask[2..],
+            &mask.to_uppercase(),
+            &"g".repeat(64),
+            &format!("{mask} "),
+        ] {
+            assert_eq!(text.parse::<Mask>(), Err(MaskError), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_mask_is_written_as_it_was_read(bytes: [u8; 32]) {
+            let mask = Mask(bytes);
+            let text = mask.to_string();
+            prop_assert_eq!(text.parse::<Mask>(), Ok(mask));
+            prop_assert_eq!(text.as_bytes(), mask.digits());
+        }
+    }
+}
