@@ -25,13 +25,13 @@ pub struct Original {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum UnwrapError {
     /// It is wrapped for other recipients.
-    #[error("its key is wrapped for other recipients")]
+    #[error("the wrapped key is for other recipients")]
     NotForTheseIdentities,
     /// It is cut, altered, or not an age file with a data key in it.
-    #[error("its wrapped key is damaged, or not a wrapped key")]
+    #[error("the wrapped key is damaged, or not a wrapped key")]
     Damaged,
     /// The data key in it has another id.
-    #[error("its wrapped key is that of another key id")]
+    #[error("the wrapped key has another id")]
     OfAnotherId,
 }
 
