@@ -10,6 +10,8 @@ use age::{DecryptError, Decryptor, Identity, IdentityFile, scrypt};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::terminal;
+
 /// Why a file gives no identity. Never quotes the file.
 #[derive(Debug, Error)]
 #[error("identity file {}: {problem}", .file.display())]
@@ -40,7 +42,7 @@ enum Problem {
 
 /// The identities in a file, at least one. Asks for a passphrase if the file is protected with one.
 pub fn read(file: &Path) -> Result<Vec<Box<dyn Identity>>, IdentityError> {
-    let ask = || rpassword::prompt_password(format!("Passphrase for {}: ", file.display()));
+    let ask = || terminal::ask(&format!("Passphrase for {}: ", file.display()));
     fs::read(file)
         .map_err(Problem::Unreadable)
         .and_then(|content| identities(&Zeroizing::new(content), ask))
@@ -52,7 +54,7 @@ pub fn read(file: &Path) -> Result<Vec<Box<dyn Identity>>, IdentityError> {
 
 fn identities(
     content: &[u8],
-    ask: impl FnOnce() -> io::Result<String>,
+    ask: impl FnOnce() -> io::Result<SecretString>,
 ) -> Result<Vec<Box<dyn Identity>>, Problem> {
     let is_age_file =
         content.starts_with(b"age-encryption.org/") || content.starts_with(b"-----BEGIN AGE");
@@ -83,14 +85,13 @@ fn plain(content: &[u8]) -> Result<Vec<Box<dyn Identity>>, Problem> {
 
 fn decrypt(
     content: &[u8],
-    ask: impl FnOnce() -> io::Result<String>,
+    ask: impl FnOnce() -> io::Result<SecretString>,
 ) -> Result<Zeroizing<Vec<u8>>, Problem> {
     let decryptor = Decryptor::new(ArmoredReader::new(content)).map_err(|_| Problem::Damaged)?;
     if !decryptor.is_scrypt() {
         return Err(Problem::EncryptedToAKey);
     }
-    let passphrase =
-        scrypt::Identity::new(SecretString::from(ask().map_err(Problem::NoPassphrase)?));
+    let passphrase = scrypt::Identity::new(ask().map_err(Problem::NoPassphrase)?);
     let mut decrypted = decryptor
         .decrypt([&passphrase as &dyn Identity].into_iter())
         .map_err(|error| match error {
@@ -140,7 +141,7 @@ mod tests {
     }
 
     fn problem(content: &[u8], passphrase: &str) -> String {
-        match identities(content, || Ok(passphrase.to_string())) {
+        match identities(content, || Ok(SecretString::from(passphrase))) {
             Ok(_) => "none".to_string(),
             Err(problem) => problem.to_string(),
         }
@@ -159,7 +160,7 @@ mod tests {
         let content = file(&x25519::Identity::generate());
         for format in [armor::Format::Binary, armor::Format::AsciiArmor] {
             let protected = encrypted(&passphrase(), &content, format);
-            let found = identities(&protected, || Ok("correct horse".to_string())).unwrap();
+            let found = identities(&protected, || Ok(SecretString::from("correct horse"))).unwrap();
             assert_eq!(found.len(), 1);
             assert_eq!(
                 problem(&protected, "battery staple"),

@@ -2,7 +2,7 @@
 //! which is not the server, and needs no Postgres.
 //!
 //! 1. `arguments`: what the command line asks for.
-//! 2. `identities`: the private keys, from age's identity files.
+//! 2. `identities`: the private keys, from age's identity files; `terminal` asks for their passphrases.
 //! 3. `table`: rows of a table as psql's `\copy` writes them, in CSV or text format; `bytea`: bytes in them.
 //! 4. `unseal`: wrapped keys are unwrapped, then entries opened one by one. One that does not open is reported, and
 //!    costs no other.
@@ -14,6 +14,7 @@ mod arguments;
 mod bytea;
 mod identities;
 mod table;
+mod terminal;
 mod unseal;
 
 use std::io::{self, Write};
