@@ -11,17 +11,14 @@
 //! The cipher is XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03). Its associated data are bytes 0 and 1, and the mask's
 //! 64 hex digits in ASCII. Padding is that of ISO/IEC 7816-4: a byte 0x80, then zeros up to the next multiple.
 
-use chacha20poly1305::aead::AeadInPlace;
-use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
+use crate::cipher::{self, NONCE, TAG};
 use crate::key::Secret;
 use crate::{Kind, Mask, OpenError, SealError};
 
 const VERSION: u8 = 1;
 const HEADER: usize = 2;
-const NONCE: usize = 24;
-const TAG: usize = 16;
 /// Where padding begins: a byte that is always there.
 const PADDING: u8 = 0x80;
 
@@ -41,13 +38,14 @@ pub(crate) fn seal(
     sealed.push(PADDING);
     sealed.resize(HEADER + NONCE + padded, 0);
 
-    let tag = cipher(secret)
-        .encrypt_in_place_detached(
-            XNonce::from_slice(nonce),
-            &associated_data(VERSION, kind, mask),
-            &mut sealed[HEADER + NONCE..],
-        )
-        .map_err(|_| SealError::TooLong)?;
+    let associated = associated_data(VERSION, kind, mask);
+    let tag = cipher::encrypt(
+        secret.bytes(),
+        nonce,
+        &associated,
+        &mut sealed[HEADER + NONCE..],
+    )
+    .map_err(|_| SealError::TooLong)?;
     sealed.extend(tag);
     Ok(sealed)
 }
@@ -60,13 +58,8 @@ pub(crate) fn open(
 ) -> Result<(Kind, Zeroizing<String>), OpenError> {
     let (kind, nonce, encrypted, tag) = parts(sealed)?;
     let mut padded = Zeroizing::new(encrypted.to_vec());
-    cipher(secret)
-        .decrypt_in_place_detached(
-            XNonce::from_slice(nonce),
-            &associated_data(VERSION, kind, mask),
-            &mut padded,
-            Tag::from_slice(tag),
-        )
+    let associated = associated_data(VERSION, kind, mask);
+    cipher::decrypt(secret.bytes(), nonce, &associated, &mut padded, tag)
         .map_err(|_| OpenError::Altered)?;
     let original = unpadded(kind, &padded).ok_or(OpenError::NotAnOriginal)?;
     let original = str::from_utf8(original).map_err(|_| OpenError::NotAnOriginal)?;
@@ -88,11 +81,6 @@ fn parts(sealed: &[u8]) -> Result<Parts<'_>, OpenError> {
         return Err(OpenError::Cut);
     }
     Ok((kind, nonce, encrypted, tag))
-}
-
-/// Holds a copy of the key, which it wipes when dropped.
-fn cipher(secret: &Secret) -> XChaCha20Poly1305 {
-    XChaCha20Poly1305::new(secret.bytes().into())
 }
 
 fn associated_data(version: u8, kind: Kind, mask: Mask) -> [u8; HEADER + 64] {
@@ -244,13 +232,12 @@ mod tests {
             not_utf_8
         }] {
             let mut encrypted = padded;
-            let tag = cipher(&secret(1))
-                .encrypt_in_place_detached(
-                    &[2; NONCE].into(),
-                    &associated_data(VERSION, Kind::Ip, mask()),
-                    &mut encrypted,
-                )
-                .unwrap();
+            let associated = associated_data(VERSION, Kind::Ip, mask());
+            let Ok(tag) =
+                cipher::encrypt(secret(1).bytes(), &[2; NONCE], &associated, &mut encrypted)
+            else {
+                panic!("it is not too long");
+            };
             let sealed = [&[VERSION, 1][..], &[2; NONCE], &encrypted, &tag].concat();
             assert_eq!(error(&sealed), OpenError::NotAnOriginal);
         }

@@ -12,8 +12,9 @@
 //! # The way of an original
 //! 1. `recipients`: [`Recipients::parse`] reads the file that names the recipients.
 //! 2. `cache`: a mask that this process has sealed and committed lately ([`Cache`]) is not sealed again.
-//! 3. `sealer`: a [`Sealer`] makes data keys and replaces them in time; `key` wraps them, by way of `wrap`.
-//! 4. `format`: the original is padded and encrypted. `docs/vault.md` has the format to the byte.
+//! 3. `sealer`: a [`Sealer`] makes data keys and replaces them in time; `key` wraps them, by way of `wrap`;
+//!    `nonces` has the randomness of each value.
+//! 4. `format`: the original is padded and encrypted, by way of `cipher`. `docs/vault.md` has the format to the byte.
 //! 5. `keyring`: where the identities are, a [`Keyring`] unwraps data keys and opens what they sealed.
 //!
 //! Nothing here knows of a queue or a database. Types that hold an original or a key have no `Debug` and no `Display`,
@@ -23,11 +24,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod cache;
+mod cipher;
 mod format;
 mod key;
 mod keyring;
 mod kind;
 mod mask;
+mod nonces;
 mod recipients;
 mod sealer;
 mod wrap;

@@ -24,16 +24,33 @@ impl Mask {
     }
 }
 
+/// What each character is worth. Capital letters are no digits: of two spellings of a mask only one is in the tables.
+/// A table, since masks are read by the thousand.
+const VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
+const NO_DIGIT: u8 = 0xff;
+
 impl FromStr for Mask {
     type Err = MaskError;
 
     fn from_str(text: &str) -> Result<Mask, MaskError> {
-        // Of two spellings of one mask only that in the tables is one.
-        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(MaskError);
-        }
+        let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| MaskError)?;
+        let (pairs, _) = digits.as_chunks::<2>();
         let mut mask = Mask([0; 32]);
-        hex::decode_to_slice(text, &mut mask.0).map_err(|_| MaskError)?;
+        for (byte, pair) in mask.0.iter_mut().zip(pairs) {
+            let [high, low] = pair.map(|digit| VALUES[usize::from(digit)]);
+            if high == NO_DIGIT || low == NO_DIGIT {
+                return Err(MaskError);
+            }
+            *byte = high << 4 | low;
+        }
         Ok(mask)
     }
 }

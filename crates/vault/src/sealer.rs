@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use thiserror::Error;
 
 use crate::key::DataKey;
+use crate::nonces::Nonces;
 use crate::{Kind, Mask, Recipients, WrappedKey, format};
 
 /// Whoever finds a data key in memory opens at most a day of what its process sealed.
@@ -15,9 +16,10 @@ const MOST_VALUES: u64 = 1 << 32;
 
 /// Seals originals, with data keys that it makes itself and never gives away.
 ///
-/// It belongs to one thread of one process: a data key dies with it.
+/// It belongs to one process, which must not fork: the copy would use the same nonces with the same key.
 pub struct Sealer {
     recipients: Recipients,
+    nonces: Nonces,
     key: Option<InUse>,
 }
 
@@ -54,6 +56,7 @@ impl Sealer {
     pub fn new(recipients: Recipients) -> Sealer {
         Sealer {
             recipients,
+            nonces: Nonces::default(),
             key: None,
         }
     }
@@ -86,8 +89,7 @@ impl Sealer {
         mask: Mask,
         original: &str,
     ) -> Result<Sealed, SealError> {
-        let mut nonce = [0; 24];
-        getrandom::fill(&mut nonce)?;
+        let nonce = self.nonces.take()?;
         let key = self.key_for_one_more(now)?;
         let bytes = format::seal(&key.secret, &nonce, kind, mask, original)?;
         Ok(Sealed {
