@@ -24,7 +24,7 @@ pub enum TableError {
     #[error("cannot be read: {0}")]
     Unreadable(#[from] io::Error),
     /// The first line is neither a header with these columns, nor a row with so many.
-    #[error("has not the columns {0}: neither named in a header line, nor alone")]
+    #[error("does not have the columns {0}, named in a header line or alone and in this order")]
     OtherColumns(String),
 }
 
@@ -36,7 +36,7 @@ pub struct Row<'a, const N: usize> {
     pub fields: Result<[Cow<'a, str>; N], RowError>,
 }
 
-/// Why a row has not the fields that it should have.
+/// Why a row does not have the fields that it should have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum RowError {
     /// It ends before the last of the columns.

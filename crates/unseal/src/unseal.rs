@@ -28,9 +28,12 @@ pub enum Failure {
         /// What is wrong with it.
         error: TableError,
     },
-    /// No wrapped key is of any use.
+    /// The files of wrapped keys hold none.
+    #[error("no wrapped keys in the files given with --keys")]
+    NoKeys,
+    /// There are wrapped keys, and none is of any use.
     #[error("none of the {0} wrapped keys can be unwrapped with these identities")]
-    NoKey(usize),
+    NoUsableKey(usize),
     /// The output cannot be written.
     #[error("the output cannot be written: {0}")]
     Output(io::Error),
@@ -89,10 +92,11 @@ fn unwrap_keys(files: &[PathBuf], keyring: &mut Keyring) -> Result<usize, Failur
             }
         }
     }
-    if unwrapped == 0 {
-        return Err(Failure::NoKey(all));
+    match (all, unwrapped) {
+        (0, _) => Err(Failure::NoKeys),
+        (_, 0) => Err(Failure::NoUsableKey(all)),
+        _ => Ok(refused),
     }
-    Ok(refused)
 }
 
 fn unwrap_key([id, wrapped]: &[Cow<str>; 2], keyring: &mut Keyring) -> Result<(), Refusal> {

@@ -284,11 +284,11 @@ fn what_cannot_be_read_is_named_and_nothing_is_written() {
         ),
         (
             &["-i", "key.txt", "-k", "empty"],
-            "none of the 0 wrapped keys",
+            "no wrapped keys in the files",
         ),
         (
             &["-i", "key.txt", "-k", "other.csv"],
-            "other.csv: has not the columns key_id, wrapped",
+            "other.csv: does not have the columns key_id, wrapped",
         ),
         (
             &["-i", "key.txt", "-k", "keys.csv", "none"],
@@ -296,7 +296,7 @@ fn what_cannot_be_read_is_named_and_nothing_is_written() {
         ),
         (
             &["-i", "key.txt", "-k", "keys.csv", "other.csv"],
-            "other.csv: has not the columns mask, key_id, sealed",
+            "other.csv: does not have the columns mask, key_id, sealed",
         ),
         (&["-k", "keys.csv"], "--identity"),
         (&["--unknown"], "--unknown"),

@@ -36,13 +36,13 @@ pub enum Problem {
     #[error("is a private key, which must never be on the server")]
     PrivateKey,
     /// It holds a recipient that needs a plugin or a newer age, such as `age1yubikey1…`.
-    #[error("is a recipient of another kind than age1… with an X25519 key")]
+    #[error("is a recipient of a kind that is not supported: only X25519 keys are, age1…")]
     OtherKind,
     /// It holds an SSH key, which age itself can encrypt to.
     #[error("is an SSH key, not an age recipient")]
     SshKey,
     /// Everybody can compute what is wrapped for this key.
-    #[error("is a key that protects nothing")]
+    #[error("is a weak key, which protects nothing")]
     Weak,
     /// It holds anything else, such as a recipient with a typing error.
     #[error("is not an age recipient")]

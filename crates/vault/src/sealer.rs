@@ -11,7 +11,7 @@ use crate::{Kind, Mask, Recipients, WrappedKey, format};
 
 /// Whoever finds a data key in memory opens at most a day of what its process sealed.
 const LONGEST_USE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Far below where two random nonces of 192 bits could be equal.
+/// Far fewer than would make two equal nonces likely, which are 192 random bits each.
 const MOST_VALUES: u64 = 1 << 32;
 
 /// Seals originals, with data keys that it makes itself and never gives away.
@@ -37,7 +37,7 @@ pub struct Sealed {
     bytes: Vec<u8>,
 }
 
-/// Why an original could not be sealed. None of it is the original's fault, as far as a message can hold it.
+/// Why an original could not be sealed. No message causes it: none is that long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum SealError {
     /// The operating system gave no random bytes.
@@ -61,7 +61,7 @@ impl Sealer {
         }
     }
 
-    /// Seals for these recipients from now on. If they are others than before, so is the data key.
+    /// Seals for these recipients from now on. A change of recipients ends the data key in use.
     pub fn set_recipients(&mut self, recipients: Recipients) {
         if self.recipients != recipients {
             *self = Sealer::new(recipients);
@@ -73,8 +73,7 @@ impl Sealer {
         &self.recipients
     }
 
-    /// Seals `original`, which `mask` is the mask of. What comes out depends on nothing that was sealed before, so that
-    /// equal originals cannot be told from it.
+    /// Seals `original`, whose mask is `mask`. Sealed twice, it gives different bytes.
     ///
     /// # Errors
     /// If there is no randomness, or a new data key cannot be wrapped.
@@ -136,7 +135,7 @@ impl Sealed {
         self.kind
     }
 
-    /// The data key that it is sealed with, as it must be stored in the same transaction at the latest. Many share it.
+    /// The data key that it is sealed with. Its row must be there when this one is committed, or nobody can open it.
     pub fn key(&self) -> &Arc<WrappedKey> {
         &self.key
     }
@@ -176,6 +175,13 @@ mod tests {
 
     fn keyring(identity: &x25519::Identity) -> Keyring {
         Keyring::new(vec![Box::new(identity.clone())])
+    }
+
+    #[test]
+    fn what_is_sealed_can_be_handed_to_another_thread() {
+        fn assert_send<T: Send>() {}
+        assert_send::<Sealer>();
+        assert_send::<Sealed>();
     }
 
     #[test]
