@@ -3,7 +3,7 @@
 use std::str;
 
 use age::x25519;
-use bech32::{FromBase32, Variant};
+use bech32::FromBase32;
 use thiserror::Error;
 
 /// The public keys that data keys are wrapped for: at least one, in the order of their texts, each once.
@@ -89,7 +89,7 @@ impl Recipients {
 
 fn recipient(line: &[u8]) -> Result<x25519::Recipient, Problem> {
     let line = str::from_utf8(line).map_err(|_| Problem::NotARecipient)?;
-    let (prefix, data, variant) = match bech32::decode(line) {
+    let (prefix, data, _) = match bech32::decode(line) {
         Ok(parts) => parts,
         // With a typing error in it, too.
         Err(_) if line.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") => {
@@ -98,14 +98,12 @@ fn recipient(line: &[u8]) -> Result<x25519::Recipient, Problem> {
         Err(_) if line.starts_with("ssh-") => return Err(Problem::SshKey),
         Err(_) => return Err(Problem::NotARecipient),
     };
-    match (prefix.as_str(), variant) {
-        ("age", Variant::Bech32) => {}
-        (prefix, _)
-            if prefix.starts_with("age-secret-key-") || prefix.starts_with("age-plugin-") =>
-        {
+    match prefix.as_str() {
+        "age" => {}
+        prefix if prefix.starts_with("age-secret-key-") || prefix.starts_with("age-plugin-") => {
             return Err(Problem::PrivateKey);
         }
-        (prefix, _) if prefix.starts_with("age1") => return Err(Problem::OtherKind),
+        prefix if prefix.starts_with("age1") => return Err(Problem::OtherKind),
         _ => return Err(Problem::NotARecipient),
     }
     let bytes = Vec::from_base32(&data).map_err(|_| Problem::NotARecipient)?;
@@ -126,7 +124,7 @@ fn is_weak(key: [u8; 32]) -> bool {
 #[cfg(test)]
 mod tests {
     use age::secrecy::ExposeSecret;
-    use bech32::ToBase32;
+    use bech32::{ToBase32, Variant};
     use proptest::prelude::*;
 
     use super::*;
