@@ -8,7 +8,7 @@ COMMENT ON VIEW sqs_stat IS
 COMMENT ON COLUMN sqs_stat.queue_url IS 'URL of the queue';
 COMMENT ON COLUMN sqs_stat.received IS 'Messages received, whether or not the transaction committed';
 COMMENT ON COLUMN sqs_stat.inserted IS 'Rows committed to user_logins';
-COMMENT ON COLUMN sqs_stat.duplicates IS 'Messages that had been ingested before, in transactions that committed';
+COMMENT ON COLUMN sqs_stat.duplicates IS 'Messages that were in the ledger already, in transactions that committed';
 COMMENT ON COLUMN sqs_stat.rejected IS 'Messages that could not become rows, in transactions that committed';
 COMMENT ON COLUMN sqs_stat.deleted IS 'Messages deleted from the queue';
 COMMENT ON COLUMN sqs_stat.delete_failures IS 'Messages that could not be deleted; they come back as duplicates';

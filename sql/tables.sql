@@ -10,15 +10,20 @@ COMMENT ON COLUMN sqs_ledger.sent_at IS 'SentTimestamp of the message';
 COMMENT ON COLUMN sqs_ledger.message_id IS 'MessageId of the message';
 
 CREATE TABLE sqs_rejected (
-    queue_url  text        NOT NULL,
-    message_id text        NOT NULL,
-    reason     text        NOT NULL,
-    sqlstate   text        NOT NULL,
-    times_seen bigint      NOT NULL,
-    first_seen timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    last_seen  timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    queue_url     text        NOT NULL,
+    message_id    text        NOT NULL,
+    reason        text        NOT NULL,
+    sqlstate      text        NOT NULL,
+    times_seen    bigint      NOT NULL,
+    first_seen    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    last_seen     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    message_group text,
+    visible_at    timestamptz,
     PRIMARY KEY (queue_url, message_id)
 );
+
+-- For pruning.
+CREATE INDEX ON sqs_rejected (last_seen);
 
 COMMENT ON TABLE sqs_rejected IS
     'Messages that could not become rows of user_logins, and why. Holds nothing of their bodies';
@@ -29,6 +34,10 @@ COMMENT ON COLUMN sqs_rejected.sqlstate IS 'SQLSTATE of the reason';
 COMMENT ON COLUMN sqs_rejected.times_seen IS 'How many times it was received and rejected';
 COMMENT ON COLUMN sqs_rejected.first_seen IS 'When it was rejected first';
 COMMENT ON COLUMN sqs_rejected.last_seen IS 'When it was rejected last';
+COMMENT ON COLUMN sqs_rejected.message_group IS
+    'Group of a FIFO queue that waits for the message; NULL if none does, or none does any more';
+COMMENT ON COLUMN sqs_rejected.visible_at IS
+    'About when SQS hands it out again or moves it to the dead-letter queue; NULL if it was deleted';
 
 SELECT pg_catalog.pg_extension_config_dump('sqs_ledger', '');
 SELECT pg_catalog.pg_extension_config_dump('sqs_rejected', '');

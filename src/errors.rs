@@ -33,12 +33,20 @@ pub enum Failure {
     NotInstalled,
     /// Text is not UTF-8 in this database.
     NotUtf8 { encoding: String },
-    /// There is no `user_logins`.
-    NoTable { table: String },
-    /// `user_logins` cannot take our rows.
-    Misshapen { table: String, problem: String },
+    /// There is no `user_logins`; `create` is the statement that makes it.
+    NoTable { table: String, create: String },
+    /// `user_logins` cannot take our rows; `create` is the statement that makes one that can.
+    Misshapen {
+        table: String,
+        problem: String,
+        create: String,
+    },
     /// The caller may not insert.
     NoInsertRight { table: String },
+    /// Row-level security lets no row of the caller in.
+    NoPolicy { table: String },
+    /// `what` would run with the rights of the owner of a table of ours.
+    ForeignCode { what: String, remedy: String },
     /// `sqs_drain` was called where it may not commit.
     CannotCommit,
     /// PREPARE TRANSACTION after an ingest.
@@ -53,8 +61,14 @@ pub enum Failure {
     NotSubscriber { queue: String },
     /// There is no such subscription.
     NotSubscribed { queue: String },
-    /// `user_logins` refused every row for a while.
-    AllRefused { rows: u64, last: String },
+    /// `user_logins` refuses row after row.
+    AllRefused {
+        table: String,
+        rows: u64,
+        last: String,
+    },
+    /// `user_logins` has no partition for a row. `message` is Postgres' own.
+    NoPartition { table: String, message: String },
     /// The I/O thread could not be started.
     NoIoThread(std::io::Error),
     /// SQS refused or could not be reached.
@@ -184,22 +198,31 @@ fn said(failure: Failure) -> Said {
         )
         .detail(format!("That of this database is {encoding}, which cannot hold every message. Nothing was received."))
         .hint("Use CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and ingest there."),
-        NoTable { table } => Said::new(ERRCODE_UNDEFINED_TABLE, format!("table {table} does not exist"))
+        NoTable { table, create } => Said::new(ERRCODE_UNDEFINED_TABLE, format!("table {table} does not exist"))
             .detail("The rows of ingested messages go there. Nothing was received.")
-            .hint(format!("Create it with: {}", crate::ingest::target::create_table(&table))),
-        Misshapen { table, problem } => {
+            .hint(format!("Create it with: {create}")),
+        Misshapen { table, problem, create } => {
             Said::new(ERRCODE_DATATYPE_MISMATCH, format!("table {table} cannot take logins"))
                 .detail(problem)
-                .hint(format!(
-                    "It needs the columns of: {} More columns are fine if they have defaults.",
-                    crate::ingest::target::create_table(&table)
-                ))
+                .hint(format!("It needs the columns of: {create} More columns are fine if they have defaults."))
         }
         NoInsertRight { table } => {
             Said::new(ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for table {table}"))
                 .detail("Rows are inserted with the rights of the caller. Nothing was received.")
                 .hint(format!("The table's owner can GRANT INSERT ON {table} TO the role."))
         }
+        NoPolicy { table } => Said::new(
+            ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("row-level security of table {table} lets no row of the current user in"),
+        )
+        .detail("Rows are inserted with the rights of the caller. Nothing was received.")
+        .hint(format!("The table's owner can use CREATE POLICY ... ON {table} FOR INSERT TO the role.")),
+        ForeignCode { what, remedy } => Said::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("{what} is not part of the extension"),
+        )
+        .detail("The extension writes its tables with the rights of their owners, which that code would have too.")
+        .hint(remedy),
         CannotCommit => Said::new(
             ERRCODE_INVALID_TRANSACTION_TERMINATION,
             "sqs_drain cannot run inside a transaction block, a function or an EXCEPTION block",
@@ -238,12 +261,18 @@ fn said(failure: Failure) -> Said {
             Said::new(ERRCODE_UNDEFINED_OBJECT, format!("queue \"{queue}\" is not subscribed to"))
                 .hint("Table sqs_subscription lists the subscriptions.")
         }
-        AllRefused { rows, last } => Said::new(
+        AllRefused { table, rows, last } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            "user_logins refuses every row",
+            format!("table {table} refuses every row"),
         )
-        .detail(format!("The last {rows} were refused one after the other, the last one so: {last}."))
-        .hint("Their messages are kept and tried again; nothing is rejected while nothing goes in."),
+        .detail(format!("It refused {rows} rows in succession and took none. The last refusal was {last}."))
+        .hint("Check its constraints, triggers and policies. No message was rejected; all are kept or released."),
+        NoPartition { table, message } => Said::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("table {table} has no partition for a row"),
+        )
+        .detail(format!("Postgres said: {message}."))
+        .hint("Create the partition, or a DEFAULT partition. No message was rejected; all are kept or released."),
         NoIoThread(why) => {
             Said::new(ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start the I/O thread: {why}"))
                 .hint("The limit on processes and threads of the server's operating-system user may be reached.")

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use queue::Io;
+use queue::{Hidden, Io, Receipt};
 
 use crate::errors::Failure;
 use crate::pg::{exit, temporary_file};
@@ -37,7 +37,7 @@ pub fn with<R>(work: impl FnOnce(&Io) -> R) -> Result<R, Failure> {
     })
 }
 
-/// Does `work` with the I/O thread if there is one. Fails in no way: for the ends of transactions.
+/// Does `work` with the I/O thread if there is one. Never fails, so it is safe in transaction callbacks.
 pub fn if_started(work: impl FnOnce(&Io)) {
     IO.with(|io| {
         if let Ok(io) = io.try_borrow()
@@ -46,6 +46,13 @@ pub fn if_started(work: impl FnOnce(&Io)) {
             work(io);
         }
     });
+}
+
+/// How long a message that was left to its queue stays hidden.
+pub fn hidden_until(receipt: Receipt) -> Hidden {
+    let mut hidden = Hidden::Unknown;
+    if_started(|io| hidden = io.hidden_until(receipt));
+    hidden
 }
 
 /// Whatever was received and not settled is released, deletes under way are awaited.

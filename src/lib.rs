@@ -29,6 +29,7 @@ mod in_database;
 mod ingest;
 mod io;
 mod notice;
+mod own_tables;
 mod pg;
 mod report;
 mod settings;
@@ -71,6 +72,7 @@ pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 /// nothing here starts a thread or a runtime.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    pg::backtrace::switch_off();
     settings::init();
     if pg::worker::is_being_preloaded() {
         stat::init();

@@ -196,8 +196,8 @@ fn receiving() {
     );
     GucRegistry::define_enum_guc(
         c"user_logins_sqs.rejected_messages",
-        c"What to do with messages that cannot become rows: leave them in the queue, or delete them.",
-        c"Left there, the queue's redrive policy takes them to its dead-letter queue.",
+        c"Sets what happens to messages that are no logins: they are left in the queue, or deleted.",
+        c"Messages that are left go to the dead-letter queue, by the queue's redrive policy. Logins that only the table refused are always left.",
         &REJECTED_MESSAGES,
         GucContext::Userset,
         GucFlags::default(),

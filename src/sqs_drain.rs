@@ -72,7 +72,7 @@ impl Drain {
         let _progress = Progress::begin(self.source.queue().url().as_str(), self.limit);
         let target = Target::check()?;
         self.source.stat().begin();
-        let mut writer = Writer::new(&self.source, &target, AtAbort::Release).hide_held_back();
+        let mut writer = Writer::new(&self.source, &target, AtAbort::Release);
         if self.source.queue().url().is_fifo() {
             self.run_fifo(&mut writer, transactions)?;
         } else {
@@ -82,7 +82,7 @@ impl Drain {
                 transactions.commit();
             }
         }
-        notice::unusual(&writer.tally());
+        notice::skipped(&writer.tally());
         Ok(())
     }
 
@@ -119,8 +119,11 @@ impl Drain {
                 .map_err(|error| self.source.failure(error))?;
             let taken = intake.take(chunk);
             left -= taken.messages().len();
-            writer.write(taken.messages());
+            writer.write(taken.messages())?;
             taken.decided();
+        }
+        if intake.is_queue_empty() {
+            writer.queue_is_empty();
         }
         Ok((self.batch_size - left) as u64)
     }

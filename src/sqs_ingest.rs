@@ -77,11 +77,14 @@ impl Call {
                 .fill(CHUNK, None)
                 .map_err(|error| self.source.failure(error))?;
             let taken = intake.take(CHUNK);
-            writer.write(taken.messages());
+            writer.write(taken.messages())?;
             taken.decided();
         }
+        if intake.is_queue_empty() {
+            writer.queue_is_empty();
+        }
         let tally = writer.tally();
-        notice::unusual(&tally);
+        notice::skipped(&tally);
         // Fewer than `n` of an i32.
         Ok(tally.inserted as i64)
     }

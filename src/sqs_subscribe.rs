@@ -1,14 +1,13 @@
 //! `sqs_subscribe`, `sqs_unsubscribe`, and the trigger that tells the launcher of changes.
 
-use std::ffi::CStr;
-
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use queue::QueueUrl;
 
 use crate::errors::Failure;
 use crate::ingest::{Source, Target};
-use crate::pg::identity::{as_role, can_login, current_role, may_act_for, role_name};
+use crate::own_tables::{OwnTable, SUBSCRIPTION};
+use crate::pg::identity::{can_login, current_role, may_act_for, role_name};
 use crate::pg::relation;
 use crate::settings;
 use crate::worker::{board, subscription};
@@ -35,11 +34,12 @@ fn sqs_subscribe(
     let queue_url = normal_url(queue_url)?;
     check_workers_possible()?;
     let source = Source::new(&queue_url)?;
-    let target = Target::check()?;
+    Target::check()?;
     let known = Known::find(&queue_url)?;
     known.may_change(&queue_url)?;
     source.stat().begin();
-    let table = subscription::table().ok_or(Failure::NotInstalled)?;
+    let subscriptions = OwnTable::find(SUBSCRIPTION)?;
+    let table = subscriptions.name();
     let role = current_role();
     // Another role may be subscribing at this moment: its row is seen here first.
     let insert = format!(
@@ -55,14 +55,15 @@ fn sqs_subscribe(
         workers.into(),
         known.role.is_some().into(),
     ];
-    let written = as_role(target.owner, || {
-        Spi::connect_mut(|client| {
-            client
-                .update(insert.as_str(), None, &arguments)
-                .map(|rows| rows.len())
+    let written = subscriptions
+        .write(|| {
+            Spi::connect_mut(|client| {
+                client
+                    .update(insert.as_str(), None, &arguments)
+                    .map(|rows| rows.len())
+            })
         })
-    })
-    .unwrap_or_else(|error| pgrx::error!("{error}"));
+        .unwrap_or_else(|error| pgrx::error!("{error}"));
     if written == 0 {
         return Err(Failure::NotSubscriber { queue: queue_url }.into());
     }
@@ -78,12 +79,14 @@ fn sqs_unsubscribe(queue_url: Option<&str>) -> Result<(), ErrorReport> {
         return Err(Failure::NotSubscribed { queue: queue_url }.into());
     }
     known.may_change(&queue_url)?;
-    let table = subscription::table().ok_or(Failure::NotInstalled)?;
-    as_role(known.owner, || {
-        let delete = format!("DELETE FROM {table} WHERE queue_url OPERATOR(pg_catalog.=) $1");
-        Spi::run_with_args(&delete, &[queue_url.as_str().into()])
-    })
-    .unwrap_or_else(|error| pgrx::error!("{error}"));
+    let subscriptions = OwnTable::find(SUBSCRIPTION)?;
+    let table = subscriptions.name();
+    subscriptions
+        .write(|| {
+            let delete = format!("DELETE FROM {table} WHERE queue_url OPERATOR(pg_catalog.=) $1");
+            Spi::run_with_args(&delete, &[queue_url.as_str().into()])
+        })
+        .unwrap_or_else(|error| pgrx::error!("{error}"));
     Ok(())
 }
 
@@ -124,26 +127,18 @@ fn check_workers_possible() -> Result<(), Failure> {
 struct Known {
     /// The role that subscribed, if one did.
     role: Option<pg_sys::Oid>,
-    /// The owner of the table.
-    owner: pg_sys::Oid,
 }
 
 impl Known {
     fn find(queue_url: &str) -> Result<Known, Failure> {
-        const TABLE: &CStr = c"sqs_subscription";
-        let schema = relation::extension_schema(crate::ingest::target::EXTENSION)
-            .ok_or(Failure::NotInstalled)?;
-        let owner = relation::owner(relation::find(schema, TABLE).ok_or(Failure::NotInstalled)?);
+        let subscriptions = OwnTable::find(SUBSCRIPTION)?;
         let query = format!(
             "SELECT role::pg_catalog.oid FROM {} WHERE queue_url OPERATOR(pg_catalog.=) $1",
-            relation::qualified_name(schema, TABLE)
+            subscriptions.name()
         );
-        let role = as_role(owner, || {
-            Spi::get_one_with_args(&query, &[queue_url.into()])
-        });
+        let role = subscriptions.read(|| Spi::get_one_with_args(&query, &[queue_url.into()]));
         Ok(Known {
             role: role.ok().flatten(),
-            owner,
         })
     }
 

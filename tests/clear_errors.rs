@@ -595,3 +595,27 @@ fn a_queue_of_aws_is_asked_at_the_endpoint_that_is_set() {
         "{authorization}"
     );
 }
+
+#[test]
+fn no_error_carries_a_backtrace_whatever_the_environment_says() {
+    let cluster = Plan::default()
+        .environment("RUST_BACKTRACE", "full")
+        .environment("RUST_LIB_BACKTRACE", "1")
+        .start();
+    let database = Database::with_extension(&cluster);
+    let mut session = database.connect();
+    session.run(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full', DETAIL = 'Bought too small.'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
+    let sqs = ScriptedSqs::start();
+    let queue = sqs.queue();
+    queue.send(&logins::good(1));
+
+    let error = session.ingest_error(&queue, 1);
+    assert_eq!(error.detail(), Some("Bought too small."), "{error:?}");
+
+    let error = session.error_of("SELECT sqs_ingest('login-queue', 1)");
+    assert!(error.detail().unwrap().lines().count() == 1, "{error:?}");
+}

@@ -1,6 +1,6 @@
 //! Rows of a FIFO queue arrive in the order of their group, and no group is skipped after a failure.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tests::database::{Database, Session};
 use tests::queue::{Counts, FifoMessage, Queue};
@@ -9,7 +9,13 @@ use tests::{localstack, logins};
 struct Scene {
     queue: Queue,
     session: Session,
-    _database: Database<'static>,
+    database: Database<'static>,
+}
+
+/// A FIFO queue whose dead-letter queue takes what was received three times in vain.
+fn scene_with_dead_letters() -> (Scene, Queue) {
+    let (queue, dead) = localstack::fifo_queue_with_dead_letters(3);
+    (Scene { queue, ..scene() }, dead)
 }
 
 /// A FIFO queue, and a `user_logins` that shows the order of its rows.
@@ -21,7 +27,7 @@ fn scene() -> Scene {
     Scene {
         queue: localstack::fifo_queue(),
         session,
-        _database: database,
+        database,
     }
 }
 
@@ -176,9 +182,81 @@ fn after_a_row_that_the_table_refuses_the_rest_of_its_group_waits() {
             in_flight: 0,
         },
     );
+    // Until it is known that the group waits no more, one message of it is received in a transaction.
+    scene.session.ingest(&scene.queue, 5);
+    scene.queue.expect_left(1);
     scene.session.ingest(&scene.queue, 5);
     assert_eq!(scene.arrived("a"), ["a-1", "a-2", "a-3"]);
     scene.queue.expect_drained();
+}
+
+/// Calls `ingest` until the row of `a-2` is there, which waits behind the bad `a-1`; that alone is dead-lettered.
+fn only_the_bad_one_is_dead_lettered(
+    scene: &mut Scene,
+    dead: &Queue,
+    mut ingest: impl FnMut(&Scene),
+) {
+    scene
+        .queue
+        .send_in_order(&[bad("a-1"), good("a-2"), good("b-1")]);
+
+    let begun = Instant::now();
+    while scene.arrived("a").is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "a-2 never comes");
+        ingest(scene);
+    }
+
+    assert_eq!(scene.arrived("b"), ["b-1"]);
+    assert_eq!(dead.counts().visible, 1);
+    assert_eq!(dead.receive(Duration::from_secs(1))[0].body, "not a login");
+    scene.queue.expect_drained();
+    assert_eq!(
+        scene
+            .session
+            .rows("SELECT times_seen, message_group FROM sqs_rejected"),
+        [[Some("3".to_owned()), None]]
+    );
+}
+
+#[test]
+fn what_waits_behind_a_bad_message_is_not_dead_lettered_with_it() {
+    let (mut scene, dead) = scene_with_dead_letters();
+    // Each call in a session of its own, as pg_cron makes them.
+    only_the_bad_one_is_dead_lettered(&mut scene, &dead, |scene| {
+        let mut session = scene.database.connect();
+        session.set("user_logins_sqs.visibility_timeout", 2);
+        session.ingest(&scene.queue, 100);
+    });
+}
+
+#[test]
+fn what_waits_behind_a_bad_message_is_not_dead_lettered_by_a_drain() {
+    let (mut scene, dead) = scene_with_dead_letters();
+    only_the_bad_one_is_dead_lettered(&mut scene, &dead, |scene| {
+        let mut session = scene.database.connect();
+        session.set("user_logins_sqs.visibility_timeout", 2);
+        session.run(&format!("CALL sqs_drain('{}')", scene.queue.url()));
+    });
+}
+
+#[test]
+fn what_waits_behind_a_row_that_the_table_refuses_is_not_dead_lettered_with_it() {
+    let (mut scene, dead) = scene_with_dead_letters();
+    scene
+        .session
+        .run("ALTER TABLE user_logins ADD CHECK (user_id <> 'a-0')");
+    scene.send(&["a-0", "a-1"]);
+
+    let begun = Instant::now();
+    while scene.arrived("a").is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "a-1 never comes");
+        let mut session = scene.database.connect();
+        session.set("user_logins_sqs.visibility_timeout", 2);
+        session.ingest(&scene.queue, 100);
+    }
+
+    assert_eq!(scene.arrived("a"), ["a-1"]);
+    assert_eq!(dead.counts().visible, 1);
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod nothing_received_in_vain;
 mod one_bad_message;
 mod pg_cron;
 mod prompt_cancel;
+mod rights;
 mod sample_rows;
 mod statistics;
 mod subscriptions;

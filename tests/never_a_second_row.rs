@@ -1,6 +1,8 @@
 //! However often SQS delivers a message, it becomes one row.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
 
@@ -220,32 +222,70 @@ fn what_another_session_held_is_inserted_once_that_rolls_back() {
 }
 
 #[test]
-fn sessions_that_hold_the_same_messages_in_opposite_order_do_not_deadlock() {
+fn two_times_of_sending_under_one_id_are_told_apart() {
     let database = Database::shared();
     let server = ScriptedSqs::start();
     let queue = server.queue();
-    queue.send(&logins::good(10));
-    // Slow enough that each session has some of the ledger's rows while it wants the others.
-    database.connect().run(
-        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$;
-         CREATE TRIGGER dawdle BEFORE INSERT ON sqs_ledger FOR EACH ROW EXECUTE FUNCTION dawdle()",
-    );
-    server.script(|call| match (call.action.as_str(), call.earlier % 2) {
-        ("ReceiveMessage", 0) => Answer::ServeAndKeepVisible,
-        ("ReceiveMessage", _) => Answer::ServeNewestAndKeepVisible,
-        _ => Answer::Serve,
+    let id = "219f8380-5770-4cc2-8c3e-5c715e145f5e";
+    let put = |user: &str, sent_at: &str| {
+        server.put_as(&queue, id, &logins::login(user).to_string(), sent_at);
+    };
+    let mut session = database.connect();
+    put("first", "1700000000000");
+    assert_eq!(session.ingest(&queue, 10), 1);
+    put("first", "1700000000000");
+    put("second", "1700000000001");
+
+    assert_eq!(session.ingest(&queue, 10), 1);
+
+    expect_each_once(&mut session, 2);
+    assert_eq!(session.take_notices().len(), 1, "one was a duplicate");
+    queue.expect_drained();
+}
+
+#[test]
+fn no_call_fails_when_sessions_hold_each_others_messages() {
+    const MESSAGES: usize = 5_000;
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(MESSAGES));
+    let is_over = AtomicBool::new(false);
+
+    thread::scope(|scope| {
+        let (server, queue, database, is_over) = (&server, &queue, &database, &is_over);
+        scope.spawn(move || {
+            while !is_over.load(Relaxed) {
+                server.reveal_all(queue);
+                thread::sleep(Duration::from_millis(300));
+            }
+        });
+        let sessions: Vec<_> = (0..8)
+            .map(|number| {
+                scope.spawn(move || {
+                    let mut session = database.connect();
+                    session.set("deadlock_timeout", "100ms");
+                    // Half of them write several chunks in a transaction, half of them many small batches.
+                    for _ in 0..4 {
+                        if number % 2 == 0 {
+                            session.ingest(queue, MESSAGES as i32);
+                        } else {
+                            session.run(&format!("CALL sqs_drain('{}', 1500)", queue.url()));
+                        }
+                    }
+                })
+            })
+            .collect();
+        let ended: Vec<_> = sessions.into_iter().map(|session| session.join()).collect();
+        is_over.store(true, Relaxed);
+        assert!(ended.iter().all(Result::is_ok), "a call failed");
     });
 
-    let inserted: i64 = thread::scope(|scope| {
-        let sessions = [(); 2].map(|()| scope.spawn(|| database.connect().ingest(&queue, 10)));
-        sessions
-            .into_iter()
-            .map(|session| session.join().unwrap())
-            .sum()
-    });
-
-    assert_eq!(inserted, 10);
-    expect_each_once(&mut database.connect(), 10);
+    let mut session = database.connect();
+    server.reveal_all(&queue);
+    session.ingest(&queue, 2 * MESSAGES as i32);
+    expect_each_once(&mut session, MESSAGES as i64);
+    queue.expect_drained();
 }
 
 #[test]

@@ -280,3 +280,41 @@ fn text_that_is_not_utf8_is_refused() {
 
     scene.expect_untouched(&mut session, "0A000");
 }
+
+#[test]
+fn a_caller_whom_no_policy_lets_in() {
+    let policies = [
+        "",
+        "CREATE POLICY readers ON user_logins FOR SELECT USING (true)",
+        "CREATE POLICY others ON user_logins FOR INSERT TO pg_monitor WITH CHECK (true)",
+        "CREATE POLICY narrower ON user_logins AS RESTRICTIVE FOR INSERT WITH CHECK (true)",
+    ];
+    for policy in policies {
+        let scene = scene();
+        let role = role(&scene.database);
+        scene.database.connect().run(&format!(
+            "GRANT INSERT ON user_logins TO {role};
+             ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY; {policy}"
+        ));
+
+        scene.expect_untouched(&mut scene.database.connect_as(&role), "42501");
+    }
+}
+
+#[test]
+fn a_caller_whom_a_policy_may_let_in_is_let_in() {
+    let policies = [
+        "CREATE POLICY all_may ON user_logins WITH CHECK (true)",
+        "CREATE POLICY members ON user_logins FOR INSERT TO pg_monitor WITH CHECK (true)",
+    ];
+    for policy in policies {
+        let scene = scene();
+        let role = role(&scene.database);
+        scene.database.connect().run(&format!(
+            "GRANT INSERT ON user_logins TO {role}; GRANT pg_monitor TO {role};
+             ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY; {policy}"
+        ));
+
+        assert_eq!(scene.database.connect_as(&role).ingest(&scene.queue, 5), 5);
+    }
+}

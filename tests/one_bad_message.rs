@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tests::database::{Database, Session, show_db};
 use tests::queue::{Counts, Queue};
-use tests::scripted::ScriptedSqs;
+use tests::scripted::{Answer, ScriptedSqs};
 use tests::{localstack, logins};
 
 const GOOD: usize = 1000;
@@ -189,12 +189,6 @@ refused_by_the_table! {
             END $$;
             CREATE TRIGGER as_python_does BEFORE INSERT ON user_logins
               FOR EACH ROW EXECUTE FUNCTION as_python_does()", class "38000";
-    refused_by_a_missing_partition: logins::login_with("x", "locale", "XX"),
-        by "DROP TABLE user_logins;
-            CREATE TABLE user_logins (user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
-              masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)
-              PARTITION BY LIST (locale);
-            CREATE TABLE logins_de PARTITION OF user_logins FOR VALUES IN ('DE', NULL)", class "23514";
 }
 
 #[test]
@@ -366,6 +360,173 @@ fn a_message_that_was_rejected_becomes_a_row_once_the_table_takes_it() {
 
     assert_eq!(session.logins(), 3);
     queue.expect_drained();
+}
+
+/// `user_logins` as `ddl` makes it, by day or by locale, has no place for some rows: the call fails with a hint, and
+/// rejects nothing, whoever calls and whatever is to become of rejected messages.
+fn a_partition_is_missing(ddl: &str) {
+    let mut scene = scene_with(&logins::login_with("x", "locale", "XX"));
+    scene
+        .session
+        .set("user_logins_sqs.rejected_messages", "delete");
+    scene.session.run(
+        "DROP TABLE user_logins;
+         CREATE TABLE all_logins (user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
+           masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)
+           PARTITION BY LIST (locale)",
+    );
+    scene.session.run(ddl);
+    let url = scene.queue.url().to_owned();
+
+    for call in [
+        format!("SELECT sqs_ingest('{url}', 2000)"),
+        format!("CALL sqs_drain('{url}')"),
+    ] {
+        let error = scene.session.error_of(&call);
+
+        assert_eq!(error.code().code(), "55000", "{error:?}");
+        assert!(error.message().contains("user_logins"), "{error:?}");
+        assert!(error.hint().unwrap().contains("partition"), "{error:?}");
+        assert_eq!(scene.session.rejections(), []);
+        assert_eq!(scene.session.logins(), 0);
+        scene.queue.expect_released(GOOD as u64 + 1);
+    }
+}
+
+#[test]
+fn a_missing_partition_fails_the_call() {
+    a_partition_is_missing(
+        "ALTER TABLE all_logins RENAME TO user_logins;
+         CREATE TABLE logins_de PARTITION OF user_logins FOR VALUES IN ('DE', NULL)",
+    );
+}
+
+#[test]
+fn a_table_that_is_the_wrong_partition_fails_the_call() {
+    a_partition_is_missing(
+        "CREATE TABLE user_logins PARTITION OF all_logins FOR VALUES IN ('DE', NULL)",
+    );
+}
+
+#[test]
+fn yesterdays_partition_takes_nothing_of_today() {
+    a_partition_is_missing(
+        "CREATE TABLE user_logins (LIKE all_logins) PARTITION BY RANGE (create_date);
+         CREATE TABLE yesterday PARTITION OF user_logins FOR VALUES FROM ('2020-01-01') TO ('2020-01-02')",
+    );
+}
+
+/// So many subtransactions are the price of finding out that the table is at fault.
+const FEW_TRANSACTION_IDS: i64 = 200;
+
+#[test]
+fn a_table_that_refuses_everything_fails_the_call_and_rejects_nothing() {
+    for fate in ["leave", "delete"] {
+        let database = Database::shared();
+        let server = ScriptedSqs::start();
+        let queue = server.queue();
+        queue.send(&logins::good(4_000));
+        let mut session = database.connect();
+        session.set("user_logins_sqs.rejected_messages", fate);
+        session.run("ALTER TABLE user_logins ADD CONSTRAINT nothing CHECK (user_id IS NULL)");
+        let next_id = "SELECT pg_current_xact_id()::text::bigint";
+        let before = session.number(next_id);
+
+        let error = session.ingest_error(&queue, 4_000);
+
+        assert_eq!(error.code().code(), "55000", "{error:?}");
+        assert!(error.detail().unwrap().contains("23514"), "{error:?}");
+        assert!(error.detail().unwrap().contains("nothing"), "{error:?}");
+        assert!(error.hint().is_some(), "{error:?}");
+        let used = session.number(next_id) - before;
+        println!("{used} transaction ids");
+        assert!(used < FEW_TRANSACTION_IDS, "{used}");
+        assert_eq!(session.rejections(), []);
+        queue.expect_released(4_000);
+        let error = session.error_of(&format!("CALL sqs_drain('{}')", queue.url()));
+        assert_eq!(error.code().code(), "55000", "{error:?}");
+        queue.expect_released(4_000);
+    }
+}
+
+#[test]
+fn duplicates_are_no_sign_that_a_table_takes_rows() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    server.always(
+        "DeleteMessageBatch",
+        Answer::Refuse {
+            status: 403,
+            code: "AccessDenied",
+        },
+    );
+    queue.send(&logins::good(30));
+    let mut session = database.connect();
+    session.set("user_logins_sqs.visibility_timeout", 1);
+    assert_eq!(session.ingest(&queue, 30), 30);
+    queue.expect_counts_within(
+        Duration::from_secs(10),
+        Counts {
+            visible: 30,
+            in_flight: 0,
+        },
+    );
+    server.behave();
+    session.run("ALTER TABLE user_logins ADD CONSTRAINT nothing CHECK (user_id IS NULL) NOT VALID");
+    queue.send(&logins::good(300));
+    queue.expect_counts_within(
+        Duration::from_secs(5),
+        Counts {
+            visible: 330,
+            in_flight: 0,
+        },
+    );
+
+    let error = session.ingest_error(&queue, 1_000);
+
+    assert_eq!(error.code().code(), "55000", "{error:?}");
+    assert_eq!(session.rejections(), []);
+    queue.expect_released(330);
+}
+
+#[test]
+fn many_bad_rows_in_succession_are_still_their_own_fault() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    // A hundred users whom the table refuses, and then a thousand whom it takes.
+    for user in (0..100).chain(1_000..2_000) {
+        server.put(
+            &queue,
+            &logins::login(&user.to_string()).to_string(),
+            1_700_000_000_000,
+        );
+    }
+    let mut session = database.connect();
+    session.run("ALTER TABLE user_logins ADD CHECK (user_id::int >= 1000)");
+
+    assert_eq!(session.ingest(&queue, 2_000), 1_000);
+
+    assert_eq!(session.rejections().len(), 100);
+}
+
+#[test]
+fn a_login_that_only_the_table_refused_is_never_deleted() {
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&["bad".to_owned()]);
+    queue.send(&logins::good(3));
+    let mut session = database.connect();
+    session.set("user_logins_sqs.rejected_messages", "delete");
+    session.set("user_logins_sqs.visibility_timeout", 1);
+    session.run("ALTER TABLE user_logins ADD CHECK (user_id <> 'user-2')");
+
+    assert_eq!(session.ingest(&queue, 10), 2);
+
+    assert_eq!(session.rejections().len(), 2);
+    queue.expect_left(1);
 }
 
 /// A trigger's `body` fails one row for a reason that is not the message's: the call fails with `sqlstate`.

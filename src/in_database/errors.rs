@@ -4,12 +4,13 @@
 mod tests {
     use pgrx::prelude::*;
 
+    use crate::pg::error::Fault;
     use crate::pg::subtransaction::attempt;
 
     fn caught(sql: &str) -> (String, bool) {
         match attempt(|| Spi::run(sql)) {
             Ok(_) => panic!("no error"),
-            Err(error) => (error.state().to_string(), error.blames_the_row()),
+            Err(error) => (error.state().to_string(), error.fault() == Fault::Row),
         }
     }
 

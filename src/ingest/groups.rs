@@ -1,31 +1,132 @@
-//! Groups of a FIFO queue in which a message was rejected and stays: what follows it must wait for it.
+//! Groups of a FIFO queue in which a message was rejected and stays: what follows it waits for it.
+//!
+//! While SQS hides the rejected message it hands out nothing of its group; then it hands out that message first. If
+//! another one comes first, the rejected message is gone: it was moved to the dead-letter queue, or deleted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Blocked groups, each until SQS hands out the rejected message again, before all others of its group.
-#[derive(Clone, Default)]
-pub struct BlockedGroups {
-    until: HashMap<Arc<str>, Instant>,
+use queue::{Hidden, Receipt};
+
+use super::receipts;
+use crate::io;
+
+/// An empty answer says nothing of a message that came back a moment ago: the poll may be older, and what is recorded of
+/// the message may be too early by as long as the transaction took that recorded it.
+const SURELY_HANDED_OUT_AFTER: Duration = Duration::from_secs(60);
+
+/// A message that was rejected and stays in the queue, at the head of its group.
+#[derive(Clone)]
+struct Head {
+    message_id: Box<str>,
+    hidden: HiddenUntil,
 }
 
+/// Until when SQS does not hand out a message.
+#[derive(Clone, Copy)]
+enum HiddenUntil {
+    /// It is about to be left to the queue, at the end of the transaction.
+    Held(Receipt),
+    /// As long as the I/O thread says, which has left it or will when the transaction commits.
+    Left(Receipt),
+    /// As long as whoever rejected it has recorded.
+    At(Instant),
+}
+
+impl HiddenUntil {
+    fn is_over(self) -> bool {
+        self.is_over_since(Duration::ZERO)
+    }
+
+    fn is_over_since(self, since: Duration) -> bool {
+        match self {
+            HiddenUntil::At(time) => time + since <= Instant::now(),
+            HiddenUntil::Held(_) => false,
+            HiddenUntil::Left(receipt) if receipts::is_undecided(receipt) => false,
+            HiddenUntil::Left(receipt) => match io::hidden_until(receipt) {
+                Hidden::Pending => false,
+                Hidden::Until(time) => time + since <= Instant::now(),
+                Hidden::Unknown => true,
+            },
+        }
+    }
+}
+
+/// What a message of a group is to the rejected message that the group may be waiting for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// The group waits for no message, or for this one.
+    Its,
+    /// The group waits for another one, which is still hidden.
+    NotYet,
+    /// The group waited for this other one, which is gone from the queue.
+    ItsSince(Box<str>),
+}
+
+/// Blocked groups, by the message that blocks each.
+#[derive(Clone, Default)]
+pub struct BlockedGroups(HashMap<Arc<str>, Head>);
+
 impl BlockedGroups {
-    /// Blocks `group` for the time that the rejected message stays invisible.
-    pub fn block(&mut self, group: Arc<str>, visibility_timeout: Duration) {
-        self.until
-            .insert(group, Instant::now() + visibility_timeout);
+    /// Blocks `group` until SQS hands out the message again whose receipt this is.
+    pub fn block(&mut self, group: Arc<str>, message_id: &str, receipt: Receipt) {
+        self.insert(group, message_id, HiddenUntil::Held(receipt));
     }
 
-    /// Whether `group` is blocked.
-    pub fn contains(&self, group: &Arc<str>) -> bool {
-        self.until.contains_key(group)
+    /// What blocks groups has been handed to the transaction, whose end will leave it to the queue.
+    pub fn handed_over(&mut self) {
+        for head in self.0.values_mut() {
+            if let HiddenUntil::Held(receipt) = head.hidden {
+                head.hidden = HiddenUntil::Left(receipt);
+            }
+        }
     }
 
-    /// Forgets those whose time is over.
-    pub fn expire(&mut self) {
-        let now = Instant::now();
-        self.until.retain(|_, until| *until > now);
+    /// Blocks `group` by what is recorded of a message that is still hidden for so long.
+    pub fn block_for(&mut self, group: Arc<str>, message_id: &str, hidden: Duration) {
+        self.insert(group, message_id, HiddenUntil::At(Instant::now() + hidden));
+    }
+
+    fn insert(&mut self, group: Arc<str>, message_id: &str, hidden: HiddenUntil) {
+        let message_id = message_id.into();
+        self.0.insert(group, Head { message_id, hidden });
+    }
+
+    /// Whether it is the turn of a message of `group`, in the order in which SQS hands them out.
+    pub fn turn_of(&self, group: &str, message_id: &str) -> Turn {
+        match self.0.get(group) {
+            None => Turn::Its,
+            Some(head) if *head.message_id == *message_id => Turn::Its,
+            Some(head) if head.hidden.is_over() => Turn::ItsSince(head.message_id.clone()),
+            Some(_) => Turn::NotYet,
+        }
+    }
+
+    /// Whether `group` waits for this message.
+    pub fn is_blocked_by(&self, group: &str, message_id: &str) -> bool {
+        self.0
+            .get(group)
+            .is_some_and(|head| *head.message_id == *message_id)
+    }
+
+    /// The group waits no more. Returns the message that it waited for, if it did.
+    pub fn unblock(&mut self, group: &str) -> Option<Box<str>> {
+        self.0.remove(group).map(|head| head.message_id)
+    }
+
+    /// The queue has nothing to hand out: what was rejected, and has not been hidden for a while, is gone from it.
+    /// Returns those messages.
+    pub fn queue_is_empty(&mut self) -> Vec<Box<str>> {
+        let gone = self
+            .0
+            .extract_if(|_, head| head.hidden.is_over_since(SURELY_HANDED_OUT_AFTER));
+        gone.map(|(_, head)| head.message_id).collect()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -33,13 +134,36 @@ impl BlockedGroups {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_group_is_blocked_until_its_time_is_over() {
+    fn blocked(hidden: Duration) -> BlockedGroups {
         let mut blocked = BlockedGroups::default();
-        blocked.block("long".into(), Duration::from_secs(60));
-        blocked.block("over".into(), Duration::ZERO);
-        blocked.expire();
-        assert!(blocked.contains(&"long".into()));
-        assert!(!blocked.contains(&"over".into()));
+        blocked.block_for("a".into(), "bad", hidden);
+        blocked
+    }
+
+    #[test]
+    fn others_wait_until_the_rejected_message_is_hidden_no_more() {
+        let blocked = blocked(Duration::from_secs(60));
+        assert_eq!(blocked.turn_of("a", "bad"), Turn::Its);
+        assert_eq!(blocked.turn_of("a", "next"), Turn::NotYet);
+        assert_eq!(blocked.turn_of("b", "next"), Turn::Its);
+    }
+
+    #[test]
+    fn a_message_that_comes_first_tells_that_the_rejected_one_is_gone() {
+        let blocked = blocked(Duration::ZERO);
+        assert_eq!(blocked.turn_of("a", "next"), Turn::ItsSince("bad".into()));
+    }
+
+    #[test]
+    fn an_empty_queue_tells_it_of_what_would_have_been_handed_out() {
+        let mut blocked = blocked(Duration::ZERO);
+        let long_ago = Instant::now() - SURELY_HANDED_OUT_AFTER;
+        blocked.insert("b".into(), "worse", HiddenUntil::At(long_ago));
+        assert_eq!(blocked.queue_is_empty(), [Box::from("worse")]);
+        blocked.block_for("a".into(), "bad", Duration::from_secs(60));
+        assert_eq!(blocked.turn_of("a", "next"), Turn::NotYet);
+        assert!(!blocked.is_empty());
+        assert_eq!(blocked.unblock("a"), Some("bad".into()));
+        assert!(blocked.is_empty());
     }
 }

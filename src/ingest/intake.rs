@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use pgrx::check_for_interrupts;
-use queue::{Inlet, Next, Receive};
+use queue::{End, Inlet, Next, Receive};
 
 use super::message::{Decoded, Message, Taken};
 use super::receipts;
@@ -19,6 +19,7 @@ pub struct Intake {
     inlet: Inlet<Decoded>,
     waiting: VecDeque<Message>,
     ended: bool,
+    queue_empty: bool,
     stat: QueueStat,
     heeds_reload: bool,
 }
@@ -36,6 +37,7 @@ impl Intake {
             inlet,
             waiting: VecDeque::new(),
             ended: false,
+            queue_empty: false,
             stat: source.stat().clone(),
             heeds_reload: false,
         })
@@ -104,6 +106,11 @@ impl Intake {
         self.ended && self.waiting.is_empty()
     }
 
+    /// Whether the queue had nothing more to hand out.
+    pub fn is_queue_empty(&self) -> bool {
+        self.queue_empty
+    }
+
     /// Collects what is there. False: nothing more is there now, and there was not enough.
     fn collect(&mut self, enough: usize) -> Result<bool, queue::Error> {
         while self.waiting.len() < enough {
@@ -113,7 +120,8 @@ impl Intake {
                     self.waiting.extend(messages.into_iter().map(Message::from))
                 }
                 Next::Nothing => return Ok(false),
-                Next::End(_) => {
+                Next::End(end) => {
+                    self.queue_empty = end == End::Empty;
                     self.ended = true;
                     return Ok(true);
                 }

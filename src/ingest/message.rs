@@ -8,6 +8,7 @@ use queue::{Receipt, Received};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::ledger::Key;
 use super::receipts;
 use super::rejection::Rejected;
 
@@ -19,7 +20,6 @@ const TIMES_OF_SENDING: RangeInclusive<i64> = 946_684_800_000..=253_402_300_799_
 const LONGEST_ID: usize = 100;
 
 const MICROSECONDS_FROM_1970_TO_2000: i64 = 946_684_800_000_000;
-const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
 
 /// What decoding makes of a body.
 pub type Decoded = Result<MaskedLogin, login::Rejection>;
@@ -70,24 +70,6 @@ pub struct Row {
     pub key: Key,
     /// What it says.
     pub login: MaskedLogin,
-}
-
-/// The ledger's key. A redelivery carries the same time of sending, so the pair is as exact as the id alone, and
-/// new entries go to the right edge of the index.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Key {
-    /// Microseconds since 2000-01-01 UTC, as a `timestamptz` has them.
-    pub sent_at: i64,
-    /// The message id.
-    pub message_id: [u8; 16],
-}
-
-impl Key {
-    /// The UTC day of sending, in days since 2000-01-01, as a `date` has them.
-    pub fn day(&self) -> i32 {
-        // A timestamptz holds fewer than 2^31 days.
-        self.sent_at.div_euclid(MICROSECONDS_A_DAY) as i32
-    }
 }
 
 impl From<Received<Decoded>> for Message {

@@ -5,21 +5,23 @@
 
 mod groups;
 mod intake;
+pub mod ledger;
 mod message;
 mod receipts;
 mod rejection;
+pub mod rejections;
 mod source;
 mod statements;
 pub mod target;
+mod trial;
 mod writer;
 
-pub use groups::BlockedGroups;
 pub use intake::Intake;
 pub use message::Taken;
 pub use receipts::AtAbort;
 pub use source::Source;
 pub use target::Target;
-pub use writer::{Refusals, Tally, Writer};
+pub use writer::{Memory, Tally, Writer};
 
 /// Messages in a chunk: inserting is fastest around a thousand rows a statement.
 pub const CHUNK: usize = 1_000;

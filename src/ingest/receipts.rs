@@ -8,6 +8,8 @@ use queue::{Fate, Receipt};
 
 use crate::errors::Failure;
 use crate::io;
+use crate::pg::replication;
+use crate::pg::subtransaction::ByLevel;
 use crate::pg::transaction::{self, Listener};
 
 static LISTENER: Listener = Listener {
@@ -19,12 +21,11 @@ static LISTENER: Listener = Listener {
 };
 
 thread_local! {
-    static PENDING: RefCell<Vec<Pending>> = const { RefCell::new(Vec::new()) };
+    static PENDING: RefCell<ByLevel<Pending>> = const { RefCell::new(ByLevel::new()) };
 }
 
 /// Receipts that share what happens to them.
 struct Pending {
-    level: i32,
     at_commit: Fate,
     at_abort: AtAbort,
     receipts: Vec<Receipt>,
@@ -46,20 +47,25 @@ pub fn settle_at_commit(at_commit: Fate, at_abort: AtAbort, receipts: Vec<Receip
         return;
     }
     transaction::listen(&LISTENER);
-    let level = transaction::nest_level();
-    PENDING.with_borrow_mut(|pending| match pending.last_mut() {
-        Some(last)
-            if (last.level, last.at_commit, last.at_abort) == (level, at_commit, at_abort) =>
-        {
+    PENDING.with_borrow_mut(|pending| match pending.last_of_current_level() {
+        Some(last) if (last.at_commit, last.at_abort) == (at_commit, at_abort) => {
             last.receipts.extend(receipts);
         }
         _ => pending.push(Pending {
-            level,
             at_commit,
             at_abort,
             receipts,
         }),
     });
+}
+
+/// Whether the current transaction will decide what becomes of this message.
+pub fn is_undecided(receipt: Receipt) -> bool {
+    PENDING.with_borrow(|pending| {
+        pending
+            .iter()
+            .any(|pending| pending.receipts.contains(&receipt))
+    })
 }
 
 /// Gives messages back to the queue at once.
@@ -70,13 +76,23 @@ pub fn release(receipts: Vec<Receipt>) {
 }
 
 fn committed() {
-    for pending in PENDING.take() {
-        io::if_started(|io| io.settle(pending.receipts, pending.at_commit));
+    let pending = PENDING.take().take();
+    if pending.is_empty() {
+        return;
+    }
+    let is_confirmed = replication::is_commit_confirmed();
+    for pending in pending {
+        let fate = match pending.at_commit {
+            // A failover would lose the rows: they come back as rows then, and as duplicates otherwise.
+            Fate::Delete if !is_confirmed => Fate::Leave,
+            fate => fate,
+        };
+        io::if_started(|io| io.settle(pending.receipts, fate));
     }
 }
 
 fn aborted() {
-    roll_back(PENDING.take());
+    roll_back(PENDING.take().take());
 }
 
 /// Raises an error where the transaction holds receipts: the session that would commit a prepared transaction need
@@ -88,20 +104,11 @@ fn preparing() {
 }
 
 fn subtransaction_committed(level: i32) {
-    PENDING.with_borrow_mut(|pending| {
-        for pending in pending.iter_mut().filter(|pending| pending.level >= level) {
-            pending.level = level - 1;
-        }
-    });
+    PENDING.with_borrow_mut(|pending| pending.committed(level));
 }
 
 fn subtransaction_aborted(level: i32) {
-    let rolled_back: Vec<Pending> = PENDING.with_borrow_mut(|pending| {
-        pending
-            .extract_if(.., |pending| pending.level >= level)
-            .collect()
-    });
-    roll_back(rolled_back);
+    roll_back(PENDING.with_borrow_mut(|pending| pending.aborted(level)));
 }
 
 fn roll_back(rolled_back: Vec<Pending>) {

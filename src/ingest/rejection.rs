@@ -1,6 +1,4 @@
-//! Messages that cannot become rows: why, under which SQLSTATE, and the record of it in `sqs_rejected`.
-
-use std::collections::BTreeMap;
+//! Messages that cannot become rows: why, and under which SQLSTATE.
 
 use login::{MaskedLogin, Rule};
 
@@ -11,8 +9,10 @@ use crate::pg::error::Caught;
 pub struct Rejected {
     /// In words.
     pub reason: String,
-    /// The code that Postgres has for the like.
+    /// The SQLSTATE that Postgres uses for the same problem.
     pub sqlstate: String,
+    /// Its body is a login: somebody may yet want it.
+    pub is_login: bool,
 }
 
 impl Rejected {
@@ -21,6 +21,7 @@ impl Rejected {
         Rejected {
             reason: "the message carries no SentTimestamp".to_owned(),
             sqlstate: "22004".to_owned(),
+            is_login: true,
         }
     }
 
@@ -37,6 +38,7 @@ impl Rejected {
         Rejected {
             reason,
             sqlstate: state.to_string(),
+            is_login: true,
         }
     }
 }
@@ -58,11 +60,12 @@ impl From<login::Rejection> for Rejected {
         Rejected {
             reason: rejection.to_string(),
             sqlstate: sqlstate(rejection.rule()).to_owned(),
+            is_login: false,
         }
     }
 }
 
-/// The codes are those that Postgres itself gives for the like.
+/// The SQLSTATE that Postgres uses for the same problem.
 fn sqlstate(rule: Rule) -> &'static str {
     match rule {
         Rule::NotJson => "22032",
@@ -72,34 +75,5 @@ fn sqlstate(rule: Rule) -> &'static str {
         Rule::TooLong { .. } => "22001",
         Rule::NulCharacter => "22P05",
         Rule::VersionTooLarge | Rule::TooManyNumbers => "22003",
-    }
-}
-
-/// The rejections of one chunk, each message once, in the order of their ids, so that concurrent sessions write
-/// them in the same order.
-#[derive(Default)]
-pub struct Rejections {
-    by_message: BTreeMap<Box<str>, (Rejected, i64)>,
-}
-
-impl Rejections {
-    /// Notes that `message_id` was rejected.
-    pub fn note(&mut self, message_id: &str, rejected: Rejected) {
-        self.by_message
-            .entry(message_id.into())
-            .and_modify(|(_, times)| *times += 1)
-            .or_insert((rejected, 1));
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.by_message.is_empty()
-    }
-
-    /// Message id, rejection, and how many times it was seen.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Rejected, i64)> + Clone {
-        self.by_message
-            .iter()
-            .map(|(id, (rejected, times))| (&**id, rejected, *times))
     }
 }

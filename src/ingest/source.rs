@@ -20,6 +20,7 @@ pub struct Source {
     queue: Queue,
     stat: QueueStat,
     terms: Terms,
+    visibility: Duration,
 }
 
 /// What the settings say of a source.
@@ -52,7 +53,12 @@ impl Source {
             terms.region.as_deref(),
             Arc::new(stat.clone()),
         )?;
-        Ok(Source { queue, stat, terms })
+        Ok(Source {
+            queue,
+            stat,
+            terms,
+            visibility: settings::visibility_timeout(),
+        })
     }
 
     /// Whether `other` is the same queue, read in the same way.
@@ -91,8 +97,13 @@ impl Source {
             until_empty: true,
             wait,
             concurrency: settings::receive_concurrency(),
-            visibility: settings::visibility_timeout(),
+            visibility: self.visibility,
         }
+    }
+
+    /// How long a received message is hidden from others.
+    pub fn visibility(&self) -> Duration {
+        self.visibility
     }
 
     /// What to tell when `error` happened.

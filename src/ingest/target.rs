@@ -1,15 +1,11 @@
 //! Where rows go: `user_logins` and our own tables, found and checked before anything is received.
 
-use std::ffi::CStr;
-
 use pgrx::pg_sys::{self, Oid};
 
 use crate::errors::Failure;
-use crate::pg::database;
+use crate::own_tables::{EXTENSION, LEDGER, OwnTable, REJECTED};
 use crate::pg::relation::{self, Column};
-
-/// The name of the extension.
-pub const EXTENSION: &CStr = c"user_logins_sqs";
+use crate::pg::{database, policy};
 
 /// The tables of one ingest, as our statements name them: with their schema, quoted.
 #[derive(Clone, PartialEq, Eq)]
@@ -17,11 +13,9 @@ pub struct Target {
     /// Where rows go, with the rights of the caller.
     pub user_logins: String,
     /// The ids of messages that are rows already.
-    pub ledger: String,
+    pub ledger: OwnTable,
     /// The messages that cannot become rows.
-    pub rejected: String,
-    /// The role that our own tables belong to and are written as.
-    pub owner: Oid,
+    pub rejected: OwnTable,
 }
 
 impl Target {
@@ -34,13 +28,15 @@ impl Target {
         refuse_read_only();
         check_encoding()?;
         let schema = relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?;
-        let ledger = relation::find(schema, c"sqs_ledger").ok_or(Failure::NotInstalled)?;
+        let ledger = OwnTable::find_in(schema, LEDGER)?;
+        let rejected = OwnTable::find_in(schema, REJECTED)?;
         check_user_logins(schema)?;
+        ledger.check()?;
+        rejected.check()?;
         Ok(Target {
             user_logins: relation::qualified_name(schema, c"user_logins"),
-            ledger: relation::qualified_name(schema, c"sqs_ledger"),
-            rejected: relation::qualified_name(schema, c"sqs_rejected"),
-            owner: relation::owner(ledger),
+            ledger,
+            rejected,
         })
     }
 }
@@ -76,25 +72,38 @@ fn check_encoding() -> Result<(), Failure> {
 fn check_user_logins(schema: Oid) -> Result<(), Failure> {
     let table = relation::qualified_name(schema, c"user_logins");
     let Some(user_logins) = relation::find(schema, c"user_logins") else {
-        return Err(Failure::NoTable { table });
+        let create = create_table(&table);
+        return Err(Failure::NoTable { table, create });
     };
     let columns = relation::columns(user_logins);
     let ours = match our_columns(&columns) {
         Ok(ours) => ours,
-        Err(problem) => return Err(Failure::Misshapen { table, problem }),
+        Err(problem) => return Err(misshapen(table, problem)),
     };
     if !relation::may_insert(user_logins, &ours) {
         return Err(Failure::NoInsertRight { table });
     }
+    if !policy::lets_insert(user_logins) {
+        return Err(Failure::NoPolicy { table });
+    }
     if !relation::takes_insert(user_logins) {
         let problem = "Rows cannot be inserted into it.".to_owned();
-        return Err(Failure::Misshapen { table, problem });
+        return Err(misshapen(table, problem));
     }
     Ok(())
 }
 
+fn misshapen(table: String, problem: String) -> Failure {
+    let create = create_table(&table);
+    Failure::Misshapen {
+        table,
+        problem,
+        create,
+    }
+}
+
 /// The statement that makes `table` as we want it.
-pub fn create_table(table: &str) -> String {
+fn create_table(table: &str) -> String {
     let columns: Vec<String> = COLUMNS
         .iter()
         .map(|(name, wanted)| format!("{name} {}", wanted.sql()))

@@ -4,21 +4,37 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use queue::{Fate, Receipt};
 
-use super::groups::BlockedGroups;
-use super::message::{Key, Message, Row};
+use super::groups::{BlockedGroups, Turn};
+use super::ledger::{Key, Patience};
+use super::message::{Message, Row};
 use super::receipts::{self, AtAbort};
-use super::rejection::{Rejected, Rejections};
+use super::rejection::Rejected;
+use super::rejections::{self, Rejections, Stays};
 use super::source::Source;
 use super::statements::Statements;
 use super::target::Target;
-use crate::pg::error::Caught;
+use super::trial::Trial;
+use crate::errors::Failure;
+use crate::own_tables::OwnTable;
+use crate::pg::error::{Caught, Fault};
+use crate::pg::replication;
 use crate::pg::subtransaction::attempt;
 use crate::pg::transaction::force_synchronous_commit;
 use crate::settings::{self, RejectedMessages};
 use crate::stat::{QueueStat, Written};
+
+/// Rows refused one after the other, and none taken, that raise the suspicion that it is the table's fault.
+const SUSPICIOUS: u64 = 10;
+
+/// Rows from all over the chunk that are then tried on their own: if one of them is taken, it was not the table.
+const PROBES: usize = 20;
+
+/// Messages of a chunk that are left to other sessions one by one; then the rest of what they hold is left at once.
+const MOST_LEFT_ONE_BY_ONE: usize = 64;
 
 /// What became of the messages so far.
 #[derive(Clone, Copy, Default, Debug)]
@@ -31,73 +47,73 @@ pub struct Tally {
     pub rejected: u64,
     /// Messages of a FIFO group given back to the queue, because one before them was rejected.
     pub held_back: u64,
+    /// Messages that another session is writing, in a transaction that waits for this one.
+    pub left_to_others: u64,
 }
 
 /// Writes the messages of one queue.
 pub struct Writer {
     statements: Rc<Statements>,
+    user_logins: String,
+    rejected: OwnTable,
     at_abort: AtAbort,
     stat: QueueStat,
     queue_url: String,
     rejected_messages: RejectedMessages,
-    fate_of_held_back: Fate,
-    blocked: BlockedGroups,
+    visibility: Duration,
+    is_fifo: bool,
+    memory: Memory,
     tally: Tally,
+}
+
+/// What a writer of a later transaction of the same process needs to go on.
+#[derive(Clone, Default)]
+pub struct Memory {
+    blocked: BlockedGroups,
     refusals: Refusals,
 }
 
 /// Rows that `user_logins` refused since it last took one.
 #[derive(Clone, Default)]
-pub struct Refusals {
+struct Refusals {
     /// How many.
-    pub in_a_row: u64,
+    in_a_row: u64,
     /// Why the last one was.
-    pub last: String,
+    last: String,
 }
 
 impl Writer {
     /// A writer of messages of `source` into `target`. `at_abort` is what happens to them when a transaction that
     /// they were written in is rolled back.
     pub fn new(source: &Source, target: &Target, at_abort: AtAbort) -> Writer {
-        Writer {
+        let url = source.queue().url();
+        let mut writer = Writer {
             statements: Statements::prepared(target),
+            user_logins: target.user_logins.clone(),
+            rejected: target.rejected.clone(),
             at_abort,
             stat: source.stat().clone(),
-            queue_url: source.queue().url().as_str().to_owned(),
+            queue_url: url.as_str().to_owned(),
             rejected_messages: settings::rejected_messages(),
-            fate_of_held_back: Fate::Release,
-            blocked: BlockedGroups::default(),
+            visibility: source.visibility(),
+            is_fifo: url.is_fifo(),
+            memory: Memory::default(),
             tally: Tally::default(),
-            refusals: Refusals::default(),
+        };
+        if writer.is_fifo {
+            writer.recall_blocked_groups();
         }
-    }
-
-    /// For one who goes on receiving: what is held back stays hidden as long as the message that it waits for, since
-    /// a queue that hands it out before (LocalStack does) would do so again and again.
-    pub fn hide_held_back(self) -> Writer {
-        Writer {
-            fate_of_held_back: Fate::Leave,
-            ..self
-        }
+        writer
     }
 
     /// Goes on where an earlier writer of the same queue ended.
-    pub fn resume(self, blocked: BlockedGroups, refusals: Refusals) -> Writer {
-        Writer {
-            blocked,
-            refusals,
-            ..self
-        }
+    pub fn resume(self, memory: Memory) -> Writer {
+        Writer { memory, ..self }
     }
 
     /// What a writer of a later transaction needs to [`resume`](Writer::resume).
-    pub fn pause(self) -> (BlockedGroups, Refusals) {
-        (self.blocked, self.refusals)
-    }
-
-    /// Rows that `user_logins` refused since it last took one.
-    pub fn refusals(&self) -> &Refusals {
-        &self.refusals
+    pub fn pause(self) -> Memory {
+        self.memory
     }
 
     /// What became of all messages written so far.
@@ -107,18 +123,32 @@ impl Writer {
 
     /// Writes one chunk of messages, in their order. Their receipts are settled when the transaction ends.
     ///
-    /// An error that is not a message's fault leaves as a Postgres error.
-    pub fn write(&mut self, messages: &[Message]) {
+    /// # Errors
+    /// [`Failure::NoPartition`] and [`Failure::AllRefused`]: `user_logins` is at fault, not the messages. Any other error
+    /// that is not a message's fault leaves as a Postgres error. In either case the transaction must be rolled back.
+    pub fn write(&mut self, messages: &[Message]) -> Result<(), Failure> {
         if messages.is_empty() {
-            return;
+            return Ok(());
         }
         force_synchronous_commit();
-        self.blocked.expire();
         let mut chunk = Chunk::default();
         let candidates = self.sort_out(messages, &mut chunk);
-        self.insert(&candidates.iter().collect::<Vec<_>>(), &mut chunk);
-        self.statements.record(&self.queue_url, &chunk.rejections);
+        self.insert(&candidates, &mut chunk)?;
+        self.record(&mut chunk);
+        if chunk.duplicates > 0 && chunk.inserted.is_empty() && replication::is_synchronous() {
+            replication::write_a_record();
+        }
         self.settle(chunk);
+        self.memory.blocked.handed_over();
+        self.receive_singly_while_blocked();
+        Ok(())
+    }
+
+    /// The queue has nothing more to hand out: groups need not wait for what is gone from it.
+    pub fn queue_is_empty(&mut self) {
+        let gone = self.memory.blocked.queue_is_empty();
+        rejections::no_longer_awaited(&self.rejected, &self.queue_url, &gone);
+        self.receive_singly_while_blocked();
     }
 
     /// Sets apart what was rejected on the way here and what must wait; returns the rest, each message once.
@@ -126,8 +156,11 @@ impl Writer {
         let mut places: HashMap<Key, usize> = HashMap::with_capacity(messages.len());
         let mut candidates: Vec<Candidate<'m>> = Vec::with_capacity(messages.len());
         for message in messages {
+            if !self.is_its_turn(message, chunk) {
+                chunk.held_back.push(message.receipt);
+                continue;
+            }
             match &message.content {
-                _ if self.is_blocked(message) => chunk.held_back.push(message.receipt),
                 Err(rejected) => self.reject(chunk, message, &[], rejected.clone()),
                 Ok(row) => match places.entry(row.key) {
                     Entry::Occupied(place) => candidates[*place.get()].again.push(message.receipt),
@@ -146,53 +179,130 @@ impl Writer {
     }
 
     /// Inserts `candidates`. If one of them is refused, the halves are tried on their own, down to the culprit.
-    fn insert(&mut self, candidates: &[&Candidate<'_>], chunk: &mut Chunk) {
-        let (waiting, candidates): (Vec<&Candidate<'_>>, Vec<&Candidate<'_>>) = candidates
-            .iter()
-            .partition(|candidate| chunk.refused_before(candidate.message));
-        chunk
-            .held_back
-            .extend(waiting.iter().flat_map(|candidate| candidate.receipts()));
-        if candidates.is_empty() {
-            return;
-        }
-        let rows: Vec<&Row> = candidates.iter().map(|candidate| candidate.row).collect();
-        match attempt(|| self.statements.insert(&rows)) {
-            Ok(sent_at) => {
-                self.refusals = Refusals::default();
-                let done = candidates.iter().flat_map(|candidate| candidate.receipts());
-                let done_before = chunk.done.len();
-                chunk.done.extend(done);
-                chunk.duplicates += chunk.done.len() - done_before - sent_at.len();
-                chunk.inserted.extend(sent_at);
-            }
-            Err(error) if !error.blames_the_row() => error.rethrow(),
-            Err(error) => match *candidates {
-                [culprit] => self.refuse(culprit, &error, chunk),
-                _ => {
-                    let (first, second) = candidates.split_at(candidates.len() / 2);
-                    self.insert(first, chunk);
-                    self.insert(second, chunk);
+    fn insert(&mut self, candidates: &[Candidate<'_>], chunk: &mut Chunk) -> Result<(), Failure> {
+        let mut trial = Trial::of(candidates.len());
+        let mut patience = Patience::UntilItEnds;
+        while let Some(part) = trial.next_part() {
+            let part = chunk.hold_back(part, candidates);
+            match self.try_part(&part, candidates, patience, chunk)? {
+                Outcome::Decided { .. } => {}
+                Outcome::Contended => {
+                    patience = Patience::Hurried;
+                    if part.len() == 1 || chunk.left_to_others.len() >= MOST_LEFT_ONE_BY_ONE {
+                        chunk.leave_to_others(&part, candidates);
+                    } else {
+                        trial.halve(&part);
+                    }
                 }
+                Outcome::Refused(error) => match *part {
+                    [culprit] => {
+                        self.refuse(&candidates[culprit], &error, chunk);
+                        if self.memory.refusals.in_a_row >= SUSPICIOUS {
+                            self.probe(&mut trial, candidates, chunk)?;
+                        }
+                    }
+                    _ => trial.halve(&part),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the table is at fault for the refusals so far: it is, if it takes none of those rows either that are
+    /// spread over the rest of the chunk. In a FIFO queue no row may overtake another, but there those refused are the
+    /// first ones of as many groups.
+    fn probe(
+        &mut self,
+        trial: &mut Trial,
+        candidates: &[Candidate<'_>],
+        chunk: &mut Chunk,
+    ) -> Result<(), Failure> {
+        let probes = if self.is_fifo {
+            Vec::new()
+        } else {
+            trial.take_spread(PROBES)
+        };
+        let last = probes.len();
+        for (nth, probe) in probes.iter().enumerate() {
+            match self.try_part(&[*probe], candidates, Patience::Hurried, chunk)? {
+                Outcome::Decided { inserted: 0 } => {}
+                Outcome::Decided { .. } => {
+                    trial.put_back(&probes[nth + 1..last]);
+                    return Ok(());
+                }
+                Outcome::Contended => chunk.leave_to_others(&[*probe], candidates),
+                Outcome::Refused(error) => self.refuse(&candidates[*probe], &error, chunk),
+            }
+        }
+        Err(Failure::AllRefused {
+            table: self.user_logins.clone(),
+            rows: self.memory.refusals.in_a_row,
+            last: self.memory.refusals.last.clone(),
+        })
+    }
+
+    /// Tries to insert those of `candidates` whose places are in `part`.
+    fn try_part(
+        &mut self,
+        part: &[usize],
+        candidates: &[Candidate<'_>],
+        patience: Patience,
+        chunk: &mut Chunk,
+    ) -> Result<Outcome, Failure> {
+        if part.is_empty() {
+            return Ok(Outcome::Decided { inserted: 0 });
+        }
+        let rows: Vec<&Row> = part.iter().map(|&place| candidates[place].row).collect();
+        match self.statements.insert(&rows, patience) {
+            Ok(sent_at) => {
+                let inserted = sent_at.len();
+                if inserted > 0 {
+                    self.memory.refusals = Refusals::default();
+                }
+                for &place in part {
+                    self.note_done(&candidates[place], chunk);
+                }
+                let done: usize = part.iter().map(|&place| candidates[place].count()).sum();
+                chunk.duplicates += done - inserted;
+                chunk.inserted.extend(sent_at);
+                Ok(Outcome::Decided { inserted })
+            }
+            Err(not_inserted) if not_inserted.in_ledger => {
+                if not_inserted.error.is_contention() {
+                    Ok(Outcome::Contended)
+                } else {
+                    not_inserted.error.rethrow()
+                }
+            }
+            Err(not_inserted) => match not_inserted.error.fault() {
+                Fault::Row => Ok(Outcome::Refused(Box::new(not_inserted.error))),
+                Fault::Table => Err(Failure::NoPartition {
+                    table: self.user_logins.clone(),
+                    message: not_inserted.error.message().to_owned(),
+                }),
+                Fault::Server => not_inserted.error.rethrow(),
             },
+        }
+    }
+
+    fn note_done(&mut self, candidate: &Candidate<'_>, chunk: &mut Chunk) {
+        chunk.done.extend(candidate.receipts());
+        let message = candidate.message;
+        if let Some(group) = &message.group
+            && self.memory.blocked.is_blocked_by(group, &message.id)
+        {
+            chunk
+                .no_longer_awaited
+                .extend(self.memory.blocked.unblock(group));
         }
     }
 
     fn refuse(&mut self, culprit: &Candidate<'_>, error: &Caught, chunk: &mut Chunk) {
         let rejected = Rejected::by_table(error, &culprit.row.login);
-        self.refusals.in_a_row += 1;
-        self.refusals.last.clone_from(&rejected.reason);
-        if self.rejected_messages == RejectedMessages::Leave {
-            chunk.refused_groups.extend(culprit.message.group.clone());
-        }
+        self.memory.refusals.in_a_row += 1;
+        self.memory.refusals.last = format!("{}: {}", rejected.sqlstate, rejected.reason);
+        chunk.refused_groups.extend(culprit.message.group.clone());
         self.reject(chunk, culprit.message, &culprit.again, rejected);
-    }
-
-    fn is_blocked(&self, message: &Message) -> bool {
-        message
-            .group
-            .as_ref()
-            .is_some_and(|group| self.blocked.contains(group))
     }
 
     /// `again`: receipts of the same message, which came more than once.
@@ -203,35 +313,111 @@ impl Writer {
         again: &[Receipt],
         rejected: Rejected,
     ) {
-        chunk.rejected.push(message.receipt);
-        chunk.rejected.extend(again);
-        chunk.rejections.note(&message.id, rejected);
-        if self.rejected_messages == RejectedMessages::Leave
-            && let Some(group) = &message.group
-        {
-            self.blocked
-                .block(group.clone(), settings::visibility_timeout());
+        let is_deleted = self.rejected_messages == RejectedMessages::Delete && !rejected.is_login;
+        let receipts = [message.receipt].into_iter().chain(again.iter().copied());
+        let stays = if is_deleted {
+            chunk.rejected_to_delete.extend(receipts);
+            Stays::No
+        } else {
+            chunk.rejected_to_leave.extend(receipts);
+            match &message.group {
+                None => Stays::For(self.visibility),
+                Some(group) => {
+                    let blocked = &mut self.memory.blocked;
+                    blocked.block(group.clone(), &message.id, message.receipt);
+                    Stays::AtTheHeadOf(group.clone(), self.visibility)
+                }
+            }
+        };
+        chunk.rejections.note(&message.id, rejected, stays);
+    }
+
+    fn is_its_turn(&mut self, message: &Message, chunk: &mut Chunk) -> bool {
+        let Some(group) = &message.group else {
+            return true;
+        };
+        match self.memory.blocked.turn_of(group, &message.id) {
+            Turn::Its => true,
+            Turn::NotYet => false,
+            Turn::ItsSince(message_id) => {
+                self.memory.blocked.unblock(group);
+                chunk.no_longer_awaited.push(message_id);
+                true
+            }
+        }
+    }
+
+    /// Groups that are blocked by what others, or earlier calls, have rejected.
+    fn recall_blocked_groups(&mut self) {
+        for awaited in rejections::awaited(&self.rejected, &self.queue_url) {
+            self.memory
+                .blocked
+                .block_for(awaited.group, &awaited.message_id, awaited.hidden_for);
+        }
+        self.receive_singly_while_blocked();
+    }
+
+    /// While a group is blocked, one message at a time is received: what is behind the rejected message would be
+    /// received with it, and count as received so often, until both were moved to the dead-letter queue.
+    fn receive_singly_while_blocked(&self) {
+        if self.is_fifo {
+            self.stat
+                .receive_singly(!self.memory.blocked.is_empty(), self.visibility);
+        }
+    }
+
+    /// Records what was rejected, unless another session is recording some of it and waits for this one: then it is
+    /// left to that.
+    fn record(&mut self, chunk: &mut Chunk) {
+        let (rejected, queue_url) = (&self.rejected, &self.queue_url);
+        let recorded = attempt(|| {
+            chunk.rejections.record(rejected, queue_url);
+            rejections::no_longer_awaited(rejected, queue_url, &chunk.no_longer_awaited);
+        });
+        match recorded {
+            Ok(()) => {}
+            Err(error) if error.is_contention() => {
+                chunk.left_to_others.append(&mut chunk.rejected_to_delete);
+                chunk.left_to_others.append(&mut chunk.rejected_to_leave);
+            }
+            Err(error) => error.rethrow(),
         }
     }
 
     fn settle(&mut self, chunk: Chunk) {
+        let rejected = chunk.rejected_to_delete.len() + chunk.rejected_to_leave.len();
         self.tally.inserted += chunk.inserted.len() as u64;
         self.tally.duplicates += chunk.duplicates as u64;
-        self.tally.rejected += chunk.rejected.len() as u64;
+        self.tally.rejected += rejected as u64;
         self.tally.held_back += chunk.held_back.len() as u64;
+        self.tally.left_to_others += chunk.left_to_others.len() as u64;
         self.stat.written(Written {
             sent_at: chunk.inserted,
             duplicates: chunk.duplicates as u64,
-            rejected: chunk.rejected.len() as u64,
+            rejected: rejected as u64,
         });
-        let fate_of_rejected = match self.rejected_messages {
-            RejectedMessages::Leave => Fate::Leave,
-            RejectedMessages::Delete => Fate::Delete,
-        };
-        receipts::settle_at_commit(Fate::Delete, self.at_abort, chunk.done);
-        receipts::settle_at_commit(fate_of_rejected, self.at_abort, chunk.rejected);
-        receipts::settle_at_commit(self.fate_of_held_back, self.at_abort, chunk.held_back);
+        for (fate, receipts) in [
+            (Fate::Delete, chunk.done),
+            (Fate::Delete, chunk.rejected_to_delete),
+            (Fate::Leave, chunk.rejected_to_leave),
+            // Hidden as long as the message that they wait for: a queue that hands them out before, as LocalStack does,
+            // would do so again and again.
+            (Fate::Leave, chunk.held_back),
+            (Fate::Leave, chunk.left_to_others),
+        ] {
+            receipts::settle_at_commit(fate, self.at_abort, receipts);
+        }
     }
+}
+
+/// What came of trying to insert some rows.
+enum Outcome {
+    /// They are rows now, or were before.
+    Decided { inserted: usize },
+    /// Another session has entered some of them in the ledger, and waits for this one.
+    Contended,
+    /// The table refused one of them.
+    Refused(Box<Caught>),
 }
 
 /// A message whose row is about to be tried.
@@ -246,6 +432,10 @@ impl Candidate<'_> {
     fn receipts(&self) -> impl Iterator<Item = Receipt> {
         std::iter::once(self.message.receipt).chain(self.again.iter().copied())
     }
+
+    fn count(&self) -> usize {
+        1 + self.again.len()
+    }
 }
 
 /// What became of the messages of one chunk.
@@ -256,17 +446,37 @@ struct Chunk {
     duplicates: usize,
     rejections: Rejections,
     done: Vec<Receipt>,
-    rejected: Vec<Receipt>,
+    rejected_to_delete: Vec<Receipt>,
+    rejected_to_leave: Vec<Receipt>,
     held_back: Vec<Receipt>,
+    left_to_others: Vec<Receipt>,
+    /// Messages that were rejected before, and that no group waits for any more.
+    no_longer_awaited: Vec<Box<str>>,
     /// Groups of which `user_logins` refused a message. What comes behind it has to wait, what came before has not.
     refused_groups: HashSet<Arc<str>>,
 }
 
 impl Chunk {
-    fn refused_before(&self, message: &Message) -> bool {
-        message
-            .group
-            .as_ref()
-            .is_some_and(|group| self.refused_groups.contains(group))
+    /// Takes those out of `part` that are behind a message of their group which was refused.
+    fn hold_back(&mut self, part: Vec<usize>, candidates: &[Candidate<'_>]) -> Vec<usize> {
+        if self.refused_groups.is_empty() {
+            return part;
+        }
+        let (waiting, part): (Vec<usize>, Vec<usize>) = part.into_iter().partition(|&place| {
+            let group = &candidates[place].message.group;
+            group
+                .as_ref()
+                .is_some_and(|group| self.refused_groups.contains(group))
+        });
+        for place in waiting {
+            self.held_back.extend(candidates[place].receipts());
+        }
+        part
+    }
+
+    fn leave_to_others(&mut self, part: &[usize], candidates: &[Candidate<'_>]) {
+        for &place in part {
+            self.left_to_others.extend(candidates[place].receipts());
+        }
     }
 }

@@ -1,6 +1,9 @@
-//! Postgres arrays made in one allocation from values that stay where they are.
+//! Postgres arrays made in one allocation from values that stay where they are, and their use as arguments.
 
-use pgrx::pg_sys;
+use std::ops::RangeInclusive;
+
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::{self, Datum};
 
 const ARRAY_HEADER: usize = size_of::<pg_sys::ArrayType>() + 2 * size_of::<i32>();
 const VARLENA_HEADER: usize = 4;
@@ -9,7 +12,9 @@ const VARLENA_HEADER: usize = 4;
 ///
 /// The layout is that of `src/include/utils/array.h`: header, dimension, lower bound, null bitmap if there are
 /// nulls, then the elements as varlenas aligned to 4 bytes.
-pub fn text<'a>(values: impl ExactSizeIterator<Item = Option<&'a str>> + Clone) -> pg_sys::Datum {
+pub fn text<'a, 'v>(
+    values: impl ExactSizeIterator<Item = Option<&'v str>> + Clone,
+) -> DatumWithOid<'a> {
     let count = values.len();
     let has_nulls = values.clone().any(|value| value.is_none());
     let data_offset = if has_nulls {
@@ -33,44 +38,71 @@ pub fn text<'a>(values: impl ExactSizeIterator<Item = Option<&'a str>> + Clone) 
         array.put(at + VARLENA_HEADER, value.as_bytes());
         at += aligned(length, 4);
     }
-    array.into_datum()
+    array.into_argument(pg_sys::TEXTARRAYOID)
 }
 
 /// Makes a one-dimensional `uuid[]`.
-pub fn uuid(values: impl ExactSizeIterator<Item = [u8; 16]>) -> pg_sys::Datum {
-    fixed(values, pg_sys::UUIDOID)
+pub fn uuid<'a>(values: impl ExactSizeIterator<Item = [u8; 16]>) -> DatumWithOid<'a> {
+    fixed(values, pg_sys::UUIDOID, pg_sys::UUIDARRAYOID)
 }
 
 /// Makes a one-dimensional `integer[]`.
-pub fn int4(values: impl ExactSizeIterator<Item = i32>) -> pg_sys::Datum {
-    fixed(values.map(i32::to_ne_bytes), pg_sys::INT4OID)
+pub fn int4<'a>(values: impl ExactSizeIterator<Item = i32>) -> DatumWithOid<'a> {
+    fixed(
+        values.map(i32::to_ne_bytes),
+        pg_sys::INT4OID,
+        pg_sys::INT4ARRAYOID,
+    )
 }
 
 /// Makes a one-dimensional `bigint[]`.
-pub fn int8(values: impl ExactSizeIterator<Item = i64>) -> pg_sys::Datum {
-    fixed(values.map(i64::to_ne_bytes), pg_sys::INT8OID)
+pub fn int8<'a>(values: impl ExactSizeIterator<Item = i64>) -> DatumWithOid<'a> {
+    fixed(
+        values.map(i64::to_ne_bytes),
+        pg_sys::INT8OID,
+        pg_sys::INT8ARRAYOID,
+    )
 }
 
 /// Makes a one-dimensional `timestamptz[]` from microseconds since 2000-01-01, as Postgres keeps them.
-pub fn timestamptz(values: impl ExactSizeIterator<Item = i64>) -> pg_sys::Datum {
-    fixed(values.map(i64::to_ne_bytes), pg_sys::TIMESTAMPTZOID)
+pub fn timestamptz<'a>(values: impl ExactSizeIterator<Item = i64>) -> DatumWithOid<'a> {
+    fixed(
+        values.map(i64::to_ne_bytes),
+        pg_sys::TIMESTAMPTZOID,
+        pg_sys::TIMESTAMPTZARRAYOID,
+    )
 }
 
 /// Makes a one-dimensional `date[]` from days since 2000-01-01, as Postgres keeps them.
-pub fn date(values: impl ExactSizeIterator<Item = i32>) -> pg_sys::Datum {
-    fixed(values.map(i32::to_ne_bytes), pg_sys::DATEOID)
+pub fn date<'a>(values: impl ExactSizeIterator<Item = i32>) -> DatumWithOid<'a> {
+    fixed(
+        values.map(i32::to_ne_bytes),
+        pg_sys::DATEOID,
+        pg_sys::DATEARRAYOID,
+    )
 }
 
-fn fixed<const N: usize>(
+/// The arrays that are these parameters, side by side as the columns of a table.
+///
+/// `unnest` of several arrays can only be had by its bare name, which `search_path` would look up.
+pub fn rows_of(parameters: RangeInclusive<usize>) -> String {
+    let arrays: Vec<String> = parameters
+        .map(|n| format!("pg_catalog.unnest(${n})"))
+        .collect();
+    format!("ROWS FROM ({})", arrays.join(", "))
+}
+
+fn fixed<'a, const N: usize>(
     values: impl ExactSizeIterator<Item = [u8; N]>,
     element: pg_sys::Oid,
-) -> pg_sys::Datum {
+    array: pg_sys::Oid,
+) -> DatumWithOid<'a> {
     let count = values.len();
-    let mut array = Writer::new(ARRAY_HEADER + N * count, count, element);
+    let mut writer = Writer::new(ARRAY_HEADER + N * count, count, element);
     for (i, value) in values.enumerate() {
-        array.put(ARRAY_HEADER + N * i, &value);
+        writer.put(ARRAY_HEADER + N * i, &value);
     }
-    array.into_datum()
+    writer.into_argument(array)
 }
 
 const fn aligned(size: usize, to: usize) -> usize {
@@ -148,7 +180,10 @@ impl Writer {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.add(at), bytes.len()) };
     }
 
-    fn into_datum(self) -> pg_sys::Datum {
-        pg_sys::Datum::from(self.start)
+    /// `array` is the type of arrays of the elements that were put.
+    fn into_argument<'a>(self, array: pg_sys::Oid) -> DatumWithOid<'a> {
+        // SAFETY: the memory holds an array of that type. It is the caller's memory context's, which outlives the
+        // statement that it is an argument of: SPI's own.
+        unsafe { DatumWithOid::new(Datum::from(self.start), array) }
     }
 }

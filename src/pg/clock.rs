@@ -1,9 +1,19 @@
 //! The time, as Postgres has it.
 
+use std::time::SystemTime;
+
 use pgrx::pg_sys;
+
+const MICROSECONDS_FROM_1970_TO_2000: i64 = 946_684_800_000_000;
 
 /// Microseconds since 2000-01-01 UTC, as a `timestamptz` has them, at this moment.
 pub fn now() -> i64 {
-    // SAFETY: reads the clock.
+    // SAFETY: the function takes nothing and calls nothing but gettimeofday.
     unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// The same, on any thread.
+pub fn now_off_main_thread() -> i64 {
+    let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    since_1970.as_micros() as i64 - MICROSECONDS_FROM_1970_TO_2000
 }

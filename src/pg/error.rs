@@ -75,6 +75,10 @@ impl fmt::Display for SqlState {
 /// and what a view's CHECK OPTION does.
 const CHECKS_OPTIONS: &str = "ExecWithCheckOptions";
 
+/// Postgres' functions that raise that a partitioned table has no partition for a row, or that a table which is itself
+/// a partition is not the one for it.
+const MISSES_PARTITION: [&str; 2] = ["ExecFindPartition", "ExecPartitionCheckEmitError"];
+
 /// Postgres' functions that raise what constraints, partitions and policies refuse.
 const CHECKS: [&str; 8] = [
     CHECKS_OPTIONS,
@@ -86,6 +90,17 @@ const CHECKS: [&str; 8] = [
     "check_exclusion_or_unique_constraint",
     "ri_ReportViolation",
 ];
+
+/// Whose fault it is that a row was not inserted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// The row's: another one need not fail.
+    Row,
+    /// The table's: it has no place for this row, nor for those like it.
+    Table,
+    /// Neither: a missing right, a deadlock, a full disk, a cancel.
+    Server,
+}
 
 /// An error that left a subtransaction.
 pub struct Caught {
@@ -107,9 +122,22 @@ impl Caught {
         Caught { error, state }
     }
 
-    /// Whether this is an error of the row at hand, which another row need not have.
-    pub fn blames_the_row(&self) -> bool {
-        self.state.blames_the_row() || self.comes_from(&[CHECKS_OPTIONS])
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        if self.comes_from(&MISSES_PARTITION) {
+            Fault::Table
+        } else if self.state.blames_the_row() || self.comes_from(&[CHECKS_OPTIONS]) {
+            Fault::Row
+        } else {
+            Fault::Server
+        }
+    }
+
+    /// Whether it was raised because of what other sessions hold: a deadlock, or `lock_timeout`.
+    pub fn is_contention(&self) -> bool {
+        use PgSqlErrorCode::*;
+        let contention = [ERRCODE_T_R_DEADLOCK_DETECTED, ERRCODE_LOCK_NOT_AVAILABLE];
+        contention.map(SqlState::from).contains(&self.state)
     }
 
     /// Whether Postgres itself says that the row breaks a rule of its table: such a message names table and rule only.

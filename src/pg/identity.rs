@@ -1,15 +1,20 @@
-//! Doing one thing with the rights of another role.
+//! Roles: doing one thing with the rights of another, and what a role may do.
 
 use std::ffi::CStr;
 
 use pgrx::{Spi, pg_sys};
 
-/// Runs `work` as `role`, as referential-integrity triggers do: for our own tables, whose owner the caller need
-/// not be. An error that leaves `work` is covered too.
+/// Runs `work` as `role`, as REFRESH MATERIALIZED VIEW and maintenance commands do: nothing that runs meanwhile can
+/// change the role back or leave something behind that runs later. An error that leaves `work` is covered too.
 pub fn as_role<R>(role: pg_sys::Oid, work: impl FnOnce() -> R) -> R {
     let _restored_at_end = Switched::to(role);
     work()
 }
+
+/// `SECURITY_NOFORCE_RLS` is what referential-integrity triggers set: an owner's own policies are not for us.
+const RESTRICTIONS: u32 = pg_sys::SECURITY_LOCAL_USERID_CHANGE
+    | pg_sys::SECURITY_RESTRICTED_OPERATION
+    | pg_sys::SECURITY_NOFORCE_RLS;
 
 struct Switched {
     role: pg_sys::Oid,
@@ -23,11 +28,7 @@ impl Switched {
         // SAFETY: both pointers are to live locals; setting the user is what Postgres exports this pair for.
         unsafe {
             pg_sys::GetUserIdAndSecContext(&mut role, &mut context);
-            pg_sys::SetUserIdAndSecContext(
-                new_role,
-                context
-                    | (pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS) as i32,
-            );
+            pg_sys::SetUserIdAndSecContext(new_role, context | RESTRICTIONS as i32);
         }
         Switched { role, context }
     }

@@ -3,6 +3,7 @@
 //! Everything in this module is for the backend's main thread only, but for [`temporary_file`].
 
 pub mod array;
+pub mod backtrace;
 pub mod clock;
 pub mod context;
 pub mod database;
@@ -11,8 +12,11 @@ pub mod error;
 pub mod exit;
 pub mod identity;
 pub mod latch;
+pub mod policy;
 pub mod procedure;
 pub mod relation;
+pub mod replication;
+pub mod setting;
 pub mod shared_memory;
 pub mod subtransaction;
 pub mod temporary_file;

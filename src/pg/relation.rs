@@ -137,6 +137,80 @@ pub fn takes_insert(relation: pg_sys::Oid) -> bool {
     events & (1 << pg_sys::CmdType::CMD_INSERT) != 0
 }
 
+/// A trigger of a relation.
+pub struct Trigger {
+    /// Its name.
+    pub name: String,
+    /// The function that it calls.
+    pub function: pg_sys::Oid,
+}
+
+/// All triggers of the relation, those that enforce foreign keys included.
+pub fn triggers(relation: pg_sys::Oid) -> Vec<Trigger> {
+    let relation = open(relation);
+    // SAFETY: the relation is open, so its cache entry stays; `triggers` has `numtriggers` elements, each with a
+    // nul-terminated name.
+    unsafe {
+        let Some(all) = relation.trigdesc.as_ref() else {
+            return Vec::new();
+        };
+        let triggers = std::slice::from_raw_parts(all.triggers, all.numtriggers as usize);
+        triggers
+            .iter()
+            .map(|trigger| Trigger {
+                name: CStr::from_ptr(trigger.tgname)
+                    .to_string_lossy()
+                    .into_owned(),
+                function: trigger.tgfoid,
+            })
+            .collect()
+    }
+}
+
+/// Whether the relation is a table with rules.
+pub fn has_rules(relation: pg_sys::Oid) -> bool {
+    let relation = open(relation);
+    // SAFETY: the relation is open, so its cache entry stays.
+    unsafe {
+        relation
+            .rd_rules
+            .as_ref()
+            .is_some_and(|rules| rules.numLocks > 0)
+    }
+}
+
+/// The direct partitions of the relation.
+pub fn partitions(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    let relation = open(relation);
+    // SAFETY: the relation is open and partitioned, which is what the function asks for; `oids` has `nparts` elements.
+    unsafe {
+        if (*relation.rd_rel).relkind as u8 != pg_sys::RELKIND_PARTITIONED_TABLE {
+            return Vec::new();
+        }
+        let partitions = &*pg_sys::RelationGetPartitionDesc(relation.as_ptr(), true);
+        if partitions.nparts == 0 {
+            return Vec::new();
+        }
+        std::slice::from_raw_parts(partitions.oids, partitions.nparts as usize).to_vec()
+    }
+}
+
+/// Keeps others from adding triggers and rules to the relation until the transaction ends, as INSERT does.
+pub fn lock_for_writing(relation: pg_sys::Oid) {
+    // SAFETY: takes a lock that the transaction releases, or raises an error.
+    unsafe { pg_sys::LockRelationOid(relation, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) };
+}
+
+/// Whether the function is a member of `extension`.
+pub fn is_function_of(function: pg_sys::Oid, extension: &CStr) -> bool {
+    // SAFETY: catalog lookups by a nul-terminated name and by oid.
+    unsafe {
+        let extension = pg_sys::get_extension_oid(extension.as_ptr(), true);
+        extension != pg_sys::InvalidOid
+            && pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function) == extension
+    }
+}
+
 fn open(relation: pg_sys::Oid) -> PgRelation {
     // SAFETY: each oid here was just found in the catalogs; Postgres raises an error if it is gone by now.
     unsafe { PgRelation::with_lock(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE) }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::shared::Claim;
 use crate::pg::clock;
+use crate::pg::subtransaction::ByLevel;
 use crate::pg::transaction::{self, INDIFFERENT, Listener};
 
 /// What became of the messages of a chunk.
@@ -19,13 +20,12 @@ pub struct Written {
 }
 
 struct Pending {
-    level: i32,
     claim: Claim,
     written: Written,
 }
 
 thread_local! {
-    static PENDING: RefCell<Vec<Pending>> = const { RefCell::new(Vec::new()) };
+    static PENDING: RefCell<ByLevel<Pending>> = const { RefCell::new(ByLevel::new()) };
 }
 
 static LISTENER: Listener = Listener {
@@ -39,23 +39,16 @@ static LISTENER: Listener = Listener {
 /// Counts `written` when the current (sub)transaction, and all above it, have committed.
 pub fn count_at_commit(claim: Claim, written: Written) {
     transaction::listen(&LISTENER);
-    let level = transaction::nest_level();
-    PENDING.with_borrow_mut(|pending| {
-        pending.push(Pending {
-            level,
-            claim,
-            written,
-        });
-    });
+    PENDING.with_borrow_mut(|pending| pending.push(Pending { claim, written }));
 }
 
 fn committed() {
-    let pending = PENDING.take();
+    let pending = PENDING.take().take();
     if pending.is_empty() {
         return;
     }
     let now = clock::now();
-    for Pending { claim, written, .. } in pending {
+    for Pending { claim, written } in pending {
         let Some(slot) = claim.slot() else { continue };
         slot.last_used.fetch_max(now, Relaxed);
         slot.inserted
@@ -69,13 +62,9 @@ fn committed() {
 }
 
 fn subtransaction_committed(level: i32) {
-    PENDING.with_borrow_mut(|pending| {
-        for pending in pending.iter_mut().filter(|pending| pending.level >= level) {
-            pending.level = level - 1;
-        }
-    });
+    PENDING.with_borrow_mut(|pending| pending.committed(level));
 }
 
 fn subtransaction_aborted(level: i32) {
-    PENDING.with_borrow_mut(|pending| pending.retain(|pending| pending.level < level));
+    PENDING.with_borrow_mut(|pending| drop(pending.aborted(level)));
 }

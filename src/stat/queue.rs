@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use pgrx::PgTryBuilder;
 use pgrx::pg_sys::Oid;
@@ -19,6 +20,9 @@ use crate::pg::error::Caught;
 use crate::pg::{clock, database};
 use crate::worker::board::{self, Assignment};
 
+/// SQS' longest poll.
+const LONGEST_POLL: Duration = Duration::from_secs(20);
+
 /// Counts what becomes of the messages of one queue, once there is a place for it. Counts nothing where there is no
 /// shared memory. Clones count together.
 #[derive(Clone)]
@@ -27,6 +31,8 @@ pub struct QueueStat(Arc<Counted>);
 struct Counted {
     url: String,
     claim: OnceLock<Claim>,
+    /// This process knows of a blocked group.
+    receives_singly: AtomicBool,
 }
 
 /// What the worker of a queue is doing.
@@ -64,6 +70,7 @@ impl QueueStat {
         let stat = QueueStat(Arc::new(Counted {
             url: url.to_owned(),
             claim: OnceLock::new(),
+            receives_singly: AtomicBool::new(false),
         }));
         stat.claim(find);
         stat
@@ -142,6 +149,17 @@ impl QueueStat {
         })
     }
 
+    /// From now on, and until `singly` is false again, this process receives one message at a time. Others that receive
+    /// from the queue do so too, as long as the message is hidden that was rejected for its group, and until what they
+    /// have asked for when it comes back is answered.
+    pub fn receive_singly(&self, singly: bool, hidden: Duration) {
+        self.0.receives_singly.store(singly, Relaxed);
+        if singly && let Some(slot) = self.slot() {
+            let until = clock::now() + (hidden + LONGEST_POLL).as_micros() as i64;
+            slot.singly_until.fetch_max(until, Relaxed);
+        }
+    }
+
     /// What the queue's worker is doing now; `None`: it has none.
     pub fn set_state(&self, state: Option<State>) {
         if let Some(slot) = self.slot() {
@@ -159,6 +177,17 @@ impl Observer for QueueStat {
 
     fn delete_failed(&self, messages: u64) {
         add(self.slot().map(|slot| &slot.delete_failures), messages);
+    }
+
+    fn most_per_receive(&self) -> usize {
+        let others_know = self
+            .slot()
+            .is_some_and(|slot| slot.singly_until.load(Relaxed) > clock::now_off_main_thread());
+        if others_know || self.0.receives_singly.load(Relaxed) {
+            1
+        } else {
+            usize::MAX
+        }
     }
 }
 

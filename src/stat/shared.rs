@@ -56,6 +56,8 @@ pub struct QueueSlot {
     pub last_commit: AtomicI64,
     pub lag: Histogram,
     pub state: AtomicU8,
+    /// Until then one message at a time is received: a group of a FIFO queue is blocked.
+    pub singly_until: AtomicI64,
     pub counted_since: AtomicI64,
 }
 
@@ -77,6 +79,7 @@ impl QueueSlot {
     pub fn claim(&self, database: Oid, url: &str, now: i64) {
         self.url.set(url);
         self.state.store(0, Relaxed);
+        self.singly_until.store(0, Relaxed);
         self.last_used.store(now, Relaxed);
         self.clear(now);
         self.database.store(database.to_u32(), Release);

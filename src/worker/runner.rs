@@ -9,9 +9,7 @@ use queue::{ErrorKind, Receive};
 
 use super::board::{self, Assignment};
 use crate::errors::Failure;
-use crate::ingest::{
-    AtAbort, BlockedGroups, CHUNK, Intake, Refusals, Source, Taken, Target, Writer,
-};
+use crate::ingest::{AtAbort, CHUNK, Intake, Memory, Source, Taken, Target, Writer};
 use crate::pg::context::with_context;
 use crate::pg::error::Caught;
 use crate::pg::worker;
@@ -29,9 +27,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// While the queue is in trouble, how often to look whether it still is.
 const LOOKS_FOR_RECOVERY_EVERY: Duration = Duration::from_secs(1);
-
-/// So many rows refused by `user_logins` in a row, and none taken, are the table's fault and not theirs.
-const REFUSALS_THAT_BLAME_THE_TABLE: u64 = 10;
 
 const ACTIVITY: &CStr = c"writing a batch of logins";
 
@@ -56,8 +51,7 @@ struct Runner {
     /// queue, while it fails: given back they would be received again and again, until the queue's redrive policy
     /// took them for poison.
     held: Taken,
-    blocked: BlockedGroups,
-    refusals: Refusals,
+    memory: Memory,
     pause: Duration,
     trouble: Option<String>,
     stat: QueueStat,
@@ -78,8 +72,7 @@ impl Runner {
         Runner {
             assignment,
             held: Taken::default(),
-            blocked: BlockedGroups::default(),
-            refusals: Refusals::default(),
+            memory: Memory::default(),
             pause: SHORTEST_PAUSE,
             trouble: None,
             stat,
@@ -214,9 +207,8 @@ impl Runner {
         worker::show_activity(None);
         worker::report_statistics();
         match outcome {
-            Ok(Ok((blocked, refusals))) => {
-                self.blocked = blocked;
-                self.refusals = refusals;
+            Ok(Ok(memory)) => {
+                self.memory = memory;
                 std::mem::take(&mut self.held).decided();
                 Ok(())
             }
@@ -226,29 +218,19 @@ impl Runner {
         }
     }
 
-    fn write_in_transaction(&self, source: &Source) -> Result<(BlockedGroups, Refusals), Failure> {
+    fn write_in_transaction(&self, source: &Source) -> Result<Memory, Failure> {
         let target = Target::check()?;
         transaction::defer_nothing();
-        let mut writer = Writer::new(source, &target, AtAbort::Keep)
-            .hide_held_back()
-            .resume(self.blocked.clone(), self.refusals.clone());
+        let mut writer = Writer::new(source, &target, AtAbort::Keep).resume(self.memory.clone());
         for chunk in self.held.messages().chunks(CHUNK) {
-            writer.write(chunk);
-        }
-        let Refusals { in_a_row, last } = writer.refusals();
-        let nothing_went_in = writer.tally().inserted + writer.tally().duplicates == 0;
-        if nothing_went_in && *in_a_row >= REFUSALS_THAT_BLAME_THE_TABLE {
-            return Err(Failure::AllRefused {
-                rows: *in_a_row,
-                last: last.clone(),
-            });
+            writer.write(chunk)?;
         }
         Ok(writer.pause())
     }
 
     fn complain(&mut self, failure: Failure) {
         let state = match failure {
-            Failure::AllRefused { .. } => State::Paused,
+            Failure::AllRefused { .. } | Failure::NoPartition { .. } => State::Paused,
             _ => State::Retrying,
         };
         let nowhere_to_go = matches!(

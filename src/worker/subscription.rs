@@ -5,7 +5,7 @@ use std::cell::Cell;
 use pgrx::{Spi, pg_sys};
 
 use super::board;
-use crate::ingest::target::EXTENSION;
+use crate::own_tables::EXTENSION;
 use crate::pg::relation;
 use crate::pg::transaction::{self, INDIFFERENT, Listener};
 

@@ -25,16 +25,32 @@ pub fn fifo_queue() -> Queue {
 
 /// A new standard queue on LocalStack with a dead-letter queue that takes what was received `max_receives` times in vain.
 pub fn queue_with_dead_letters(max_receives: u32) -> (Queue, Queue) {
-    let name = run::unique_name("dead");
-    let dead = Queue::create(endpoint(), &name, &[]);
+    with_dead_letters(max_receives, "", &[])
+}
+
+/// The same, FIFO.
+pub fn fifo_queue_with_dead_letters(max_receives: u32) -> (Queue, Queue) {
+    with_dead_letters(max_receives, ".fifo", &[("FifoQueue", "true")])
+}
+
+fn with_dead_letters(
+    max_receives: u32,
+    suffix: &str,
+    attributes: &[(&str, &str)],
+) -> (Queue, Queue) {
+    let name = format!("{}{suffix}", run::unique_name("dead"));
+    let dead = Queue::create(endpoint(), &name, attributes);
     let policy = serde_json::json!({
         "deadLetterTargetArn": format!("arn:aws:sqs:us-east-1:000000000000:{name}"),
         "maxReceiveCount": max_receives,
-    });
+    })
+    .to_string();
+    let mut attributes = attributes.to_vec();
+    attributes.push(("RedrivePolicy", &policy));
     let queue = Queue::create(
         endpoint(),
-        &run::unique_name("logins"),
-        &[("RedrivePolicy", &policy.to_string())],
+        &format!("{}{suffix}", run::unique_name("logins")),
+        &attributes,
     );
     (queue, dead)
 }

@@ -145,6 +145,11 @@ impl ScriptedSqs {
         self.change(queue, |store| store.put_as(id, body, sent_at));
     }
 
+    /// Makes every message in flight visible, as if its visibility timeout had ended.
+    pub fn reveal_all(&self, queue: &Queue) {
+        self.change(queue, Store::end_all_flights);
+    }
+
     fn change(&self, queue: &Queue, change: impl FnOnce(&mut Store)) {
         let mut state = self.state();
         let store = state.stores.get_mut(name_of(queue.url()));

@@ -70,6 +70,11 @@ impl Error {
         )
     }
 
+    /// Whether the call may have been carried out all the same.
+    pub(crate) fn leaves_outcome_open(&self) -> bool {
+        matches!(self.kind, ErrorKind::Broken | ErrorKind::TimedOut)
+    }
+
     /// What an answer with a status other than 200 means.
     ///
     /// The code stands in `__type` and, under its older name, in `x-amzn-query-error`

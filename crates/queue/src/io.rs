@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::engine::{Command, Engine};
 use crate::error::{Error, ErrorKind};
 use crate::handles::{OpenFile, Store};
+use crate::left::Hidden;
 use crate::panics::{caught, last_location, quieten_this_thread};
 use crate::pipe::{Next, Outcome, Pipe};
 use crate::queue::Queue;
@@ -121,6 +122,15 @@ impl Io {
         hand_over(&self.shared, &self.commands, receipts, fate);
     }
 
+    /// How long a message that was settled with [`Fate::Leave`] stays hidden. Never blocks for longer than it takes to
+    /// copy a few bytes. Only messages of FIFO queues are remembered.
+    pub fn hidden_until(&self, receipt: Receipt) -> Hidden {
+        match self.shared.left.hidden_until(receipt) {
+            Hidden::Pending if !self.shared.is_open() => Hidden::Unknown,
+            hidden => hidden,
+        }
+    }
+
     /// Receipts handed over to be deleted or released that are not done yet (done: confirmed, refused, or given
     /// up). Messages released by dropping an [`Inlet`] are counted too. None once the thread is gone.
     pub fn unsettled(&self) -> u64 {
@@ -215,6 +225,9 @@ fn hand_over(
 ) {
     if receipts.is_empty() || !shared.is_open() {
         return;
+    }
+    if fate == Fate::Leave {
+        shared.left.hand_over(&receipts);
     }
     shared.handed_over(receipts.len() as u64);
     // If it cannot be sent, the thread is gone, and with it the handles.

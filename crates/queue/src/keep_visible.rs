@@ -46,13 +46,11 @@ pub(crate) async fn keep_invisible(engine: Rc<Engine>) {
 
 async fn extend(engine: Rc<Engine>, extension: Extension, _permit: OwnedSemaphorePermit) {
     let sent = Instant::now();
-    let verdicts = call(&engine, &extension)
-        .await
-        .unwrap_or_else(|_| vec![Verdict::Again; extension.receipts.len()]);
+    let outcome = call(&engine, &extension).await;
     engine
         .receipts
         .borrow_mut()
-        .extended(&extension, sent, &verdicts);
+        .extended(&extension, sent, &outcome);
     engine.extension_ended.notify_waiters();
 }
 

@@ -1,4 +1,4 @@
-//! A queue as this process talks to it, and who wants to hear what becomes of its messages.
+//! A queue as this process talks to it, and who follows what becomes of its messages.
 
 use std::env;
 use std::fmt;
@@ -6,13 +6,21 @@ use std::sync::Arc;
 
 use crate::endpoint::{Endpoint, InvalidEndpoint};
 use crate::url::QueueUrl;
+use crate::wire::BATCH;
 
-/// Is told what became of deleted messages, from the I/O thread: keep it to plain atomics.
+/// Follows the messages of a queue. Called on the I/O thread: keep it to plain atomics.
 pub trait Observer: Send + Sync {
     /// So many messages were deleted, confirmed by SQS.
     fn deleted(&self, messages: u64);
     /// So many messages could not be deleted; they come back when their visibility timeout ends.
     fn delete_failed(&self, messages: u64);
+    /// The most messages that the next ReceiveMessage may ask for; what is outside of 1 to 10 counts as the nearest.
+    ///
+    /// While a group of a FIFO queue has to wait for a rejected message, one at a time keeps the messages behind it
+    /// from being received, and their receive counts from rising, in vain.
+    fn most_per_receive(&self) -> usize {
+        BATCH
+    }
 }
 
 /// Nobody wants to hear it.

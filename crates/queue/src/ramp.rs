@@ -33,21 +33,21 @@ impl Ramp {
         if self.in_flight >= self.window || self.is_ending() {
             return None;
         }
-        let ask = self.remaining.unwrap_or(u64::MAX).min(BATCH as u64);
-        if ask == 0 {
+        let share = self.remaining.unwrap_or(u64::MAX).min(BATCH as u64);
+        if share == 0 {
             return None;
         }
         if let Some(remaining) = &mut self.remaining {
-            *remaining -= ask;
+            *remaining -= share;
         }
         self.in_flight += 1;
-        Some(ask as u8)
+        Some(share as u8)
     }
 
-    /// A poll that asked for `asked` messages brought `got`.
-    pub(crate) fn answered(&mut self, asked: u8, got: usize) {
-        self.give_back(u64::from(asked).saturating_sub(got as u64));
-        if got >= BATCH {
+    /// A poll that might ask for `share` messages brought `got`, which was as many as it asked for, or not.
+    pub(crate) fn answered(&mut self, share: u8, got: usize, is_full: bool) {
+        self.give_back(u64::from(share).saturating_sub(got as u64));
+        if is_full {
             self.window = (self.window * 2).min(self.concurrency);
         } else if got == 0 {
             self.empty_seen = true;
@@ -55,9 +55,9 @@ impl Ramp {
         }
     }
 
-    /// A poll that asked for `asked` messages brought nothing, not even an answer.
-    pub(crate) fn abandoned(&mut self, asked: u8) {
-        self.give_back(u64::from(asked));
+    /// A poll that might ask for `share` messages brought nothing, not even an answer.
+    pub(crate) fn abandoned(&mut self, share: u8) {
+        self.give_back(u64::from(share));
     }
 
     fn give_back(&mut self, messages: u64) {
@@ -107,15 +107,23 @@ mod tests {
     fn doubles_after_each_full_answer() {
         let mut ramp = Ramp::new(None, false, 6);
         assert_eq!(start_all(&mut ramp), [10]);
-        ramp.answered(10, 10);
+        ramp.answered(10, 10, true);
         assert_eq!(start_all(&mut ramp), [10; 2]);
-        ramp.answered(10, 10);
+        ramp.answered(10, 10, true);
         assert_eq!(start_all(&mut ramp), [10; 3]);
-        ramp.answered(10, 9);
+        ramp.answered(10, 9, false);
         assert!(ramp.has_backlog());
         assert_eq!(start_all(&mut ramp), [10; 1]);
-        ramp.answered(10, 10);
+        ramp.answered(10, 10, true);
         assert_eq!(ramp.in_flight() + start_all(&mut ramp).len(), 6);
+    }
+
+    #[test]
+    fn an_answer_is_full_when_it_brings_what_was_asked_for() {
+        let mut ramp = Ramp::new(Some(100), false, 8);
+        assert_eq!(start_all(&mut ramp), [10]);
+        ramp.answered(10, 1, true);
+        assert_eq!(start_all(&mut ramp), [10; 2]);
     }
 
     #[test]
@@ -123,15 +131,15 @@ mod tests {
         let mut ramp = Ramp::new(None, false, 8);
         for _ in 0..4 {
             start_all(&mut ramp);
-            ramp.answered(10, 10);
+            ramp.answered(10, 10, true);
         }
         start_all(&mut ramp);
         assert_eq!(ramp.in_flight(), 8);
         while ramp.in_flight() > 1 {
-            ramp.answered(10, 0);
+            ramp.answered(10, 0, false);
             assert_eq!(start_all(&mut ramp), [0u8; 0]);
         }
-        ramp.answered(10, 0);
+        ramp.answered(10, 0, false);
         assert!(!ramp.has_backlog());
         assert_eq!(start_all(&mut ramp), [10]);
         assert_eq!(ramp.end(), None);
@@ -141,15 +149,15 @@ mod tests {
     fn ends() {
         let mut ramp = Ramp::new(Some(12), true, 8);
         assert_eq!(start_all(&mut ramp), [10]);
-        ramp.answered(10, 10);
+        ramp.answered(10, 10, true);
         assert_eq!(start_all(&mut ramp), [2]);
         assert_eq!(ramp.end(), None);
-        ramp.answered(2, 2);
+        ramp.answered(2, 2, true);
         assert_eq!(ramp.end(), Some(End::LimitReached));
 
         let mut ramp = Ramp::new(Some(12), true, 8);
         start_all(&mut ramp);
-        ramp.answered(10, 0);
+        ramp.answered(10, 0, false);
         assert_eq!(start_all(&mut ramp), [0u8; 0]);
         assert_eq!(ramp.end(), Some(End::Empty));
 
@@ -184,7 +192,7 @@ mod tests {
                 } else {
                     let got = got.min(usize::from(ask));
                     received += got as u64;
-                    ramp.answered(ask, got);
+                    ramp.answered(ask, got, got == usize::from(ask));
                 }
             }
         }

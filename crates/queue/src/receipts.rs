@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::error::Error;
 use crate::handles::{Handles, Kept, Store};
 use crate::remote::Remote;
 use crate::wire::{BATCH, Verdict};
@@ -36,6 +37,16 @@ impl Receipt {
         self.0 >> Receipt::INDEX_BITS
     }
 
+    /// Whether it is of a FIFO queue.
+    pub(crate) fn is_fifo(self) -> bool {
+        self.response() & ResponseNumbers::FIFO != 0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_fifo(number: u64) -> Receipt {
+        Receipt::new(number << 1 | ResponseNumbers::FIFO, 0)
+    }
+
     fn index(self) -> usize {
         (self.0 & ((1 << Receipt::INDEX_BITS) - 1)) as usize
     }
@@ -45,10 +56,23 @@ impl Receipt {
     }
 }
 
+/// Numbers responses in their order. The lowest bit says whether the queue is FIFO.
+#[derive(Default)]
+struct ResponseNumbers(u64);
+
+impl ResponseNumbers {
+    const FIFO: u64 = 1;
+
+    fn next(&mut self, is_fifo: bool) -> u64 {
+        self.0 += 1;
+        self.0 << 1 | if is_fifo { ResponseNumbers::FIFO } else { 0 }
+    }
+}
+
 /// The handles of all held messages, by response.
 #[derive(Default)]
 pub(crate) struct Receipts {
-    last_response: u64,
+    numbers: ResponseNumbers,
     store: Store,
     held: BTreeMap<u64, HeldResponse>,
 }
@@ -68,6 +92,8 @@ struct HeldResponse {
     visibility: u16,
     asked: Instant,
     extend_at: Instant,
+    /// When SQS shows again, at the latest, what is not extended any more.
+    hidden_until: Instant,
 }
 
 /// When and for how long the messages of a response were made invisible.
@@ -115,8 +141,7 @@ impl Receipts {
         handles: Handles,
         invisibility: Invisibility,
     ) -> Vec<Receipt> {
-        self.last_response += 1;
-        let response = self.last_response;
+        let response = self.numbers.next(remote.queue.url().is_fifo());
         let count = handles.len();
         let all = ((1u32 << count) - 1) as u16;
         if all != 0 {
@@ -133,6 +158,7 @@ impl Receipts {
                     visibility: invisibility.then.as_secs().min(43_200) as u16,
                     asked: invisibility.asked,
                     extend_at: invisibility.extend_at(),
+                    hidden_until: invisibility.answered + invisibility.first,
                 },
             );
         }
@@ -181,6 +207,18 @@ impl Receipts {
     pub(crate) fn visibility_timeout(&self, receipt: Receipt) -> Option<u64> {
         let response = self.held.get(&receipt.response())?;
         Some(response.visibility.into())
+    }
+
+    /// When a message is visible again at the latest, if it is still held.
+    pub(crate) fn hidden_until(&self, receipt: Receipt) -> Option<Instant> {
+        Some(self.held.get(&receipt.response())?.hidden_until)
+    }
+
+    /// A message may be hidden until then.
+    pub(crate) fn hide(&mut self, receipt: Receipt, until: Instant) {
+        if let Some(response) = self.held.get_mut(&receipt.response()) {
+            response.hidden_until = response.hidden_until.max(until);
+        }
     }
 
     /// Forgets a message: its handle is of no more use.
@@ -252,8 +290,19 @@ impl Receipts {
 
     /// What became of an extension that was sent at `sent`. Messages whose extension is refused are extended
     /// no more; where one failed, its response is tried again soon.
-    pub(crate) fn extended(&mut self, extension: &Extension, sent: Instant, verdicts: &[Verdict]) {
-        let again_at = Instant::now() + (extension.visibility / 8).max(SHORTEST_RETRY);
+    pub(crate) fn extended(
+        &mut self,
+        extension: &Extension,
+        sent: Instant,
+        outcome: &Result<Vec<Verdict>, Error>,
+    ) {
+        let now = Instant::now();
+        let again_at = now + (extension.visibility / 8).max(SHORTEST_RETRY);
+        let all_again = [Verdict::Again; BATCH];
+        let (verdicts, may_be_done) = match outcome {
+            Ok(verdicts) => (&verdicts[..], false),
+            Err(error) => (&all_again[..], error.leaves_outcome_open()),
+        };
         for receipt in &extension.receipts {
             if let Some(response) = self.held.get_mut(&receipt.response()) {
                 response.being_extended = false;
@@ -261,6 +310,9 @@ impl Receipts {
             }
         }
         for (receipt, verdict) in extension.receipts.iter().zip(verdicts) {
+            if may_be_done || *verdict == Verdict::Done {
+                self.hide(*receipt, now + extension.visibility);
+            }
             match verdict {
                 Verdict::Done => {}
                 Verdict::Refused => self.stop_keeping(*receipt),
@@ -373,7 +425,7 @@ mod tests {
             let now = asked + age;
             let mut due = receipts.due(now);
             let extension = receipts.next_extension(&mut due, now)?;
-            receipts.extended(&extension, asked, &[Verdict::Done]);
+            receipts.extended(&extension, asked, &Ok(vec![Verdict::Done]));
             Some(extension.visibility)
         };
         assert_eq!(extend(3 * HOUR), None);

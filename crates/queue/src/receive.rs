@@ -28,7 +28,7 @@ pub struct Receive {
     /// True: a poll that came back empty ends it. False: it goes on for ever.
     pub until_empty: bool,
     /// `WaitTimeSeconds` of each poll: whole seconds, 0 to 20 (more counts as 20), and at least 1 where
-    /// `until_empty` is false.
+    /// `until_empty` is false. It is made of several polls where one of them should not take so long.
     pub wait: Duration,
     /// Most ReceiveMessage calls in flight; 0 counts as 1.
     pub concurrency: usize,
@@ -47,6 +47,12 @@ impl Receive {
             ..self
         }
     }
+
+    fn longest_wait_fifo(&self) -> Duration {
+        let shortest = Duration::from_secs(1);
+        let longest = self.visibility.saturating_sub(MARGIN_BEFORE_VISIBLE);
+        self.wait.min(longest.max(shortest))
+    }
 }
 
 /// A server that does not notice that a caller has gone gives the next message to the dead poll, where it stays
@@ -54,6 +60,9 @@ impl Receive {
 const VISIBILITY_WHILE_WAITING: Duration = Duration::from_secs(3);
 /// For the same reason, waits elsewhere than at AWS are cut into short ones: LocalStack never notices.
 const LONGEST_WAIT_ELSEWHERE: Duration = Duration::from_secs(1);
+/// A poll of a FIFO queue that was sent before a message was left would bring that message, and those behind it, once it
+/// is visible again. It ends so long before that, and the next one asks for as few as the observer then says.
+const MARGIN_BEFORE_VISIBLE: Duration = Duration::from_secs(5);
 
 /// An attempt may take so much longer than its wait.
 const ATTEMPT_GRACE: Duration = Duration::from_secs(5);
@@ -90,16 +99,16 @@ pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
     });
     let mut polls = JoinSet::new();
     loop {
-        while let Some(asked) = receiver.next_poll() {
+        while let Some(share) = receiver.next_poll() {
             let receiver = receiver.clone();
-            polls.spawn_local(async move { (asked, receiver.poll(asked).await) });
+            polls.spawn_local(async move { (share, receiver.poll(share).await) });
         }
         if polls.is_empty() && receiver.is_finished() {
             return;
         }
         select! {
             Some(poll) = polls.join_next() => match poll {
-                Ok((asked, result)) => receiver.take(asked, result),
+                Ok((share, result)) => receiver.take(share, result),
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     Err(_) => return,
@@ -123,13 +132,15 @@ struct Receiver<T, D> {
 /// What one call brought.
 struct Answer<T> {
     response: wire::Response<T>,
+    /// It brought as many messages as were asked for.
+    is_full: bool,
     invisibility: Invisibility,
     /// Until it is dealt with, the poll counts as under way.
     under_way: Option<PollUnderWay>,
 }
 
 impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
-    /// How many messages the next poll is to ask for, if there is to be one now.
+    /// How many messages the next poll may ask for, if there is to be one now.
     fn next_poll(&self) -> Option<u8> {
         let mut ramp = self.ramp.borrow_mut();
         if self.is_over() || !self.pipe.has_room_beside(ramp.in_flight()) {
@@ -153,17 +164,13 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     }
 
     /// One poll, with its waits and retries: an answer, or `None` if nobody wants one any more.
-    async fn poll(&self, asked: u8) -> Result<Option<Answer<T>>, Error> {
-        let longest_wait = if self.remote.client.endpoint().origin.is_aws() {
-            self.how.wait
-        } else {
-            LONGEST_WAIT_ELSEWHERE
-        };
+    async fn poll(&self, share: u8) -> Result<Option<Answer<T>>, Error> {
+        let longest_wait = self.longest_wait();
         let mut wait_left = self.how.wait;
         loop {
             let wait = wait_left.min(longest_wait);
             wait_left -= wait;
-            let Some(mut answer) = self.ask(asked, wait).await? else {
+            let Some(mut answer) = self.ask(share, wait).await? else {
                 return Ok(None);
             };
             if !answer.response.messages.is_empty() {
@@ -180,14 +187,26 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         }
     }
 
+    fn longest_wait(&self) -> Duration {
+        if !self.remote.client.endpoint().origin.is_aws() {
+            LONGEST_WAIT_ELSEWHERE
+        } else if self.remote.queue.url().is_fifo() {
+            self.how.longest_wait_fifo()
+        } else {
+            self.how.wait
+        }
+    }
+
     /// One call, tried again until it is answered, patience is at its end, or nobody wants it any more.
-    async fn ask(&self, asked: u8, wait: Duration) -> Result<Option<Answer<T>>, Error> {
+    async fn ask(&self, share: u8, wait: Duration) -> Result<Option<Answer<T>>, Error> {
         let has_backlog = self.ramp.borrow().has_backlog();
         let first = if has_backlog {
             self.how.visibility
         } else {
             self.how.visibility.min(VISIBILITY_WHILE_WAITING)
         };
+        let most = self.remote.queue.observer().most_per_receive();
+        let asked = usize::from(share).min(most.clamp(1, BATCH));
         let body = self.request(asked, wait, first);
         let began = Instant::now();
         let mut backoff = Backoff::up_to(if self.how.until_empty {
@@ -203,11 +222,13 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
             match result {
                 Ok(response) => {
                     self.succeeded();
-                    if has_backlog && response.messages.len() == BATCH {
+                    let is_full = response.messages.len() >= asked;
+                    if has_backlog && is_full {
                         self.engine.polls.learn(answered - asked_at);
                     }
                     return Ok(Some(Answer {
                         response,
+                        is_full,
                         invisibility: Invisibility {
                             asked: asked_at,
                             answered,
@@ -234,7 +255,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         Ok(None)
     }
 
-    fn request(&self, asked: u8, wait: Duration, visibility: Duration) -> Vec<u8> {
+    fn request(&self, asked: usize, wait: Duration, visibility: Duration) -> Vec<u8> {
         let url = self.remote.queue.url();
         let attempt_id = url
             .is_fifo()
@@ -294,18 +315,18 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     }
 
     /// Deals with what a poll came to.
-    fn take(&self, asked: u8, result: Result<Option<Answer<T>>, Error>) {
+    fn take(&self, share: u8, result: Result<Option<Answer<T>>, Error>) {
         match result {
             Ok(Some(answer)) => {
                 let got = answer.response.messages.len();
-                self.ramp.borrow_mut().answered(asked, got);
+                self.ramp.borrow_mut().answered(share, got, answer.is_full);
                 if got > 0 {
                     self.hand_over(answer);
                 }
             }
-            Ok(None) => self.ramp.borrow_mut().abandoned(asked),
+            Ok(None) => self.ramp.borrow_mut().abandoned(share),
             Err(error) => {
-                self.ramp.borrow_mut().abandoned(asked);
+                self.ramp.borrow_mut().abandoned(share);
                 self.pipe.finish(Outcome::Failed(error));
                 self.engine.shared.wake.raise();
             }
@@ -413,6 +434,32 @@ impl Health {
         match doublings {
             0 => Duration::ZERO,
             _ => Duration::from_millis(25 << doublings).min(Duration::from_secs(1)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_poll_of_a_fifo_queue_ends_before_what_was_left_is_visible() {
+        let seconds = Duration::from_secs;
+        for (wait, visibility, longest) in [
+            (20, 300, 20),
+            (20, 12, 7),
+            (20, 5, 1),
+            (0, 300, 0),
+            (3, 1, 1),
+        ] {
+            let how = Receive {
+                limit: None,
+                until_empty: true,
+                wait: seconds(wait),
+                concurrency: 1,
+                visibility: seconds(visibility),
+            };
+            assert_eq!(how.longest_wait_fifo(), seconds(longest), "{how:?}");
         }
     }
 }

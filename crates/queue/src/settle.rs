@@ -79,7 +79,11 @@ pub(crate) fn settle(engine: &Rc<Engine>, mut receipts: Vec<Receipt>, fate: Fate
     };
     let mut touched: Vec<Rc<Remote>> = Vec::new();
     for receipt in receipts {
-        let Some(remote) = engine.receipts.borrow_mut().claim(receipt) else {
+        let claimed = engine.receipts.borrow_mut().claim(receipt);
+        if work == Work::Leave {
+            engine.shared.left.claim(receipt, claimed.is_some());
+        }
+        let Some(remote) = claimed else {
             engine.settled(1);
             continue;
         };
@@ -117,7 +121,7 @@ fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, work: Work) {
             engine: engine.clone(),
             remote: remote.clone(),
             work,
-            left: receipts,
+            remaining: receipts,
         };
         engine.spawn(carry_out(batch));
     }
@@ -132,12 +136,12 @@ async fn carry_out(mut batch: Batch) {
     start_calls(&engine, &remote, work);
 }
 
-/// Up to ten messages that are settled with one call, and those of them that are left to settle.
+/// Up to ten messages that are settled with one call, and those of them that are still to be settled.
 struct Batch {
     engine: Rc<Engine>,
     remote: Rc<Remote>,
     work: Work,
-    left: Vec<Receipt>,
+    remaining: Vec<Receipt>,
 }
 
 impl Batch {
@@ -147,7 +151,9 @@ impl Batch {
         let mut backoff = Backoff::up_to(LONGEST_PAUSE);
         for attempt in 1.. {
             let time_left = self.work.patience().saturating_sub(began.elapsed());
-            match self.call(time_left.min(ATTEMPT_TIMEOUT)).await {
+            let result = self.call(time_left.min(ATTEMPT_TIMEOUT)).await;
+            self.note_hidden(&result);
+            match result {
                 Ok(verdicts) => self.sort_out(&verdicts),
                 Err(error) if may_pass(&error) => {}
                 Err(_) => {
@@ -155,7 +161,7 @@ impl Batch {
                     self.give_up_pending();
                 }
             }
-            if self.left.is_empty() {
+            if self.remaining.is_empty() {
                 return;
             }
             let pause = backoff.pause();
@@ -179,13 +185,13 @@ impl Batch {
             let receipts = self.engine.receipts.borrow();
             batch_request(
                 self.remote.queue.url().as_str(),
-                &receipts.handles(&self.left),
+                &receipts.handles(&self.remaining),
                 self.visibility_timeout(&receipts),
             )
         };
         let client = &self.remote.client;
         let answer = client.call(self.work.action(), body, limit).await?;
-        batch_answer(&answer, self.left.len())
+        batch_answer(&answer, self.remaining.len())
     }
 
     /// In seconds. All messages of a batch were received alike.
@@ -194,7 +200,7 @@ impl Batch {
             Work::Delete => None,
             Work::Release => Some(0),
             Work::Leave => self
-                .left
+                .remaining
                 .first()
                 .and_then(|first| receipts.visibility_timeout(*first)),
         }
@@ -204,7 +210,7 @@ impl Batch {
     async fn extensions_to_end(&self) {
         let is_running = || {
             let receipts = self.engine.receipts.borrow();
-            self.left
+            self.remaining
                 .iter()
                 .any(|receipt| receipts.is_being_extended(*receipt))
         };
@@ -213,18 +219,39 @@ impl Batch {
         }
     }
 
+    /// What was left, or may have been, is hidden from now on for its visibility timeout.
+    fn note_hidden(&self, result: &Result<Vec<Verdict>, Error>) {
+        if self.work != Work::Leave {
+            return;
+        }
+        let now = Instant::now();
+        let mut receipts = self.engine.receipts.borrow_mut();
+        let seconds = self.visibility_timeout(&receipts).unwrap_or(0);
+        for (index, receipt) in self.remaining.iter().enumerate() {
+            let may_be_hidden = match result {
+                Ok(verdicts) => verdicts.get(index) == Some(&Verdict::Done),
+                Err(error) => error.leaves_outcome_open(),
+            };
+            if may_be_hidden {
+                receipts.hide(*receipt, now + Duration::from_secs(seconds));
+            }
+        }
+    }
+
     fn sort_out(&mut self, verdicts: &[Verdict]) {
         let (mut done, mut refused) = (0, 0);
         let mut verdicts = verdicts.iter();
-        self.left.retain(|receipt| {
+        for receipt in std::mem::take(&mut self.remaining) {
             match verdicts.next() {
                 Some(Verdict::Done) => done += 1,
                 Some(Verdict::Refused) => refused += 1,
-                Some(Verdict::Again) | None => return true,
+                Some(Verdict::Again) | None => {
+                    self.remaining.push(receipt);
+                    continue;
+                }
             }
-            self.engine.receipts.borrow_mut().forget(*receipt);
-            false
-        });
+            self.forget(receipt);
+        }
         if done > 0 {
             self.lane().last_progress.set(Instant::now());
         }
@@ -232,7 +259,7 @@ impl Batch {
     }
 
     fn give_up(&mut self) {
-        let given_up = std::mem::take(&mut self.left);
+        let given_up = std::mem::take(&mut self.remaining);
         self.abandon(&given_up);
     }
 
@@ -243,9 +270,19 @@ impl Batch {
 
     fn abandon(&self, receipts: &[Receipt]) {
         for receipt in receipts {
-            self.engine.receipts.borrow_mut().forget(*receipt);
+            self.forget(*receipt);
         }
         self.report(0, receipts.len());
+    }
+
+    fn forget(&self, receipt: Receipt) {
+        let mut receipts = self.engine.receipts.borrow_mut();
+        if self.work == Work::Leave
+            && let Some(until) = receipts.hidden_until(receipt)
+        {
+            self.engine.shared.left.settle(receipt, until);
+        }
+        receipts.forget(receipt);
     }
 
     fn report(&self, done: usize, failed: usize) {

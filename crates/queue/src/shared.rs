@@ -1,13 +1,15 @@
-//! The little that both sides of the I/O thread see: whether it is there, what is unsettled, how to wake.
+//! The little that both sides of the I/O thread see: whether it is there, what is unsettled, what was left, how to wake.
 
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::left::Left;
 use crate::wake::Wake;
 
 pub(crate) struct Shared {
     pub wake: Wake,
+    pub left: Left,
     open: AtomicBool,
     unsettled: AtomicU64,
     fault: OnceLock<String>,
@@ -17,6 +19,7 @@ impl Shared {
     pub(crate) fn new() -> io::Result<Shared> {
         Ok(Shared {
             wake: Wake::new()?,
+            left: Left::default(),
             open: AtomicBool::new(true),
             unsettled: AtomicU64::new(0),
             fault: OnceLock::new(),

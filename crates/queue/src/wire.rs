@@ -25,7 +25,7 @@ const ENTRY_IDS: [&str; BATCH] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ReceiveRequest<'a> {
     pub queue_url: &'a str,
-    pub max_number_of_messages: u8,
+    pub max_number_of_messages: usize,
     pub wait_time_seconds: u64,
     pub visibility_timeout: u64,
     pub message_system_attribute_names: &'static [&'static str],

@@ -241,6 +241,13 @@ impl Store {
         }
     }
 
+    /// Makes visible what is in flight, as if every visibility timeout had ended.
+    pub(super) fn end_all_flights(&mut self) {
+        while let Some((_, number)) = self.in_flight.first().copied() {
+            self.set_visibility(number, 0);
+        }
+    }
+
     /// Makes visible what nobody deleted in time.
     fn end_flights(&mut self) {
         let now = Instant::now();

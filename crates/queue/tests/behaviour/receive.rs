@@ -1,13 +1,15 @@
 //! Receiving: what comes, in what order, how much is asked for, and how it ends.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use queue::{End, Fate, Io, Next, Receive};
+use queue::{End, Fate, Io, Next, Observer, Queue, QueueUrl, Receive};
 
 use crate::reader::*;
-use crate::server::{Fault, Server};
+use crate::server::{Call, Fault, Server};
 
 #[test]
 fn a_queue_is_drained_and_emptied() {
@@ -187,6 +189,52 @@ fn requests_say_what_they_must() {
     };
     assert_eq!(of_each("MaxNumberOfMessages"), [10, 3]);
     assert_eq!(of_each("VisibilityTimeout"), [3, 30]);
+}
+
+/// Lets a receive ask for so many messages.
+struct Narrow(AtomicUsize);
+
+impl Observer for Narrow {
+    fn deleted(&self, _messages: u64) {}
+    fn delete_failed(&self, _messages: u64) {}
+    fn most_per_receive(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn the_observer_bounds_what_each_receive_asks_for() {
+    let server = Server::start();
+    server.send(40);
+    server.script(|_| Some(Fault::Late(Duration::from_millis(20))));
+    let io = Io::start().unwrap();
+    let narrow = Arc::new(Narrow(AtomicUsize::new(0)));
+    let url = QueueUrl::parse(&server.fifo_url()).unwrap();
+    let queue = Queue::new(url, None, None, narrow.clone()).unwrap();
+    let mut inlet = io.receive(&queue, endless(), body);
+    for _ in 0..20 {
+        assert_eq!(messages(&io, &mut inlet).len(), 1);
+    }
+    assert!(
+        server.most_in_flight("ReceiveMessage") > 1,
+        "one is all that was asked for, so the answer is full"
+    );
+    narrow.0.store(11, Ordering::SeqCst);
+    until("all received", || server.visible() == 0);
+    server.send(20);
+    let asked = |call: &Call| call.body["MaxNumberOfMessages"].as_u64().unwrap();
+    until("ten asked for", || {
+        server
+            .calls("ReceiveMessage")
+            .iter()
+            .any(|call| asked(call) == 10)
+    });
+    assert!(
+        server
+            .calls("ReceiveMessage")
+            .iter()
+            .all(|call| [1, 10].contains(&asked(call)))
+    );
 }
 
 #[test]

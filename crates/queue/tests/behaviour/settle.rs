@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use queue::{Fate, Io, Receipt, Receive};
+use queue::{Fate, Hidden, Io, Receipt, Receive};
 
 use crate::reader::*;
 use crate::server::{Fault, Server, error};
@@ -194,6 +194,86 @@ fn left_messages_come_back_when_their_time_is_up() {
     assert_eq!(server.visible(), 0);
     until("visible", || server.visible() == 10);
     assert_eq!(server.calls("ChangeMessageVisibilityBatch").len(), 1);
+}
+
+/// A FIFO queue whose one message was received with a visibility timeout of so many seconds.
+fn one_of_fifo(seconds: u64) -> (Server, Io, Receipt) {
+    let server = Server::start();
+    server.send_to_group(Some("a"));
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.fifo_url());
+    let how = Receive {
+        visibility: Duration::from_secs(seconds),
+        ..at_most(1)
+    };
+    let mut inlet = io.receive(&queue, how, body);
+    let (messages, _) = drain(&io, &mut inlet);
+    (server, io, messages[0].receipt)
+}
+
+fn visible_again_in(io: &Io, receipt: Receipt) -> Duration {
+    match io.hidden_until(receipt) {
+        Hidden::Until(until) => until.saturating_duration_since(Instant::now()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn how_long_a_left_message_stays_hidden_is_known() {
+    let (server, io, receipt) = one_of_fifo(60);
+    server.script(|_| Some(Fault::Late(Duration::from_millis(200))));
+    assert_eq!(io.hidden_until(receipt), Hidden::Unknown);
+    io.settle(vec![receipt], Fate::Leave);
+    assert_eq!(io.hidden_until(receipt), Hidden::Pending);
+    until("left", || io.unsettled() == 0);
+    let time = visible_again_in(&io, receipt);
+    assert!((55..=60).contains(&time.as_secs()), "{time:?}");
+    settle_all(&io, vec![receipt], Fate::Leave);
+    assert!(matches!(io.hidden_until(receipt), Hidden::Until(_)));
+}
+
+#[test]
+fn a_message_that_could_not_be_left_is_visible_when_its_last_time_is_over() {
+    let (server, io, receipt) = one_of_fifo(60);
+    server.script(|_| Some(Fault::Answer(403, error("AccessDenied"))));
+    settle_all(&io, vec![receipt], Fate::Leave);
+    let time = visible_again_in(&io, receipt);
+    assert!(
+        time <= Duration::from_secs(3),
+        "what the poll asked for: {time:?}"
+    );
+
+    let (server, io, receipt) = one_of_fifo(60);
+    server.script(|_| Some(Fault::CarryOutAndReset));
+    settle_all(&io, vec![receipt], Fate::Leave);
+    let time = visible_again_in(&io, receipt);
+    assert!(
+        time > Duration::from_secs(50),
+        "nobody knows that it was not left: {time:?}"
+    );
+}
+
+#[test]
+fn an_extension_counts_for_how_long_a_message_stays_hidden() {
+    let (server, io, receipt) = one_of_fifo(60);
+    until("extended", || {
+        !server.calls("ChangeMessageVisibilityBatch").is_empty()
+    });
+    server.script(|_| Some(Fault::Answer(403, error("AccessDenied"))));
+    settle_all(&io, vec![receipt], Fate::Leave);
+    let time = visible_again_in(&io, receipt);
+    assert!(time > Duration::from_secs(50), "{time:?}");
+}
+
+#[test]
+fn only_messages_of_fifo_queues_that_were_left_are_remembered() {
+    let (_server, io, _, receipts) = all_received(1);
+    settle_all(&io, receipts.clone(), Fate::Leave);
+    assert_eq!(io.hidden_until(receipts[0]), Hidden::Unknown);
+    let (_server, io, receipt) = one_of_fifo(60);
+    settle_all(&io, vec![receipt], Fate::Release);
+    settle_all(&io, vec![receipt], Fate::Leave);
+    assert_eq!(io.hidden_until(receipt), Hidden::Unknown);
 }
 
 #[test]
