@@ -8,6 +8,8 @@ use std::fmt;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
+use crate::address;
+
 /// SHA-256 or HMAC-SHA-256, in lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mask([u8; 64]);
@@ -61,6 +63,16 @@ impl Masker {
     pub fn keyed(key: &[u8]) -> Masker {
         let state = Hmac::new_from_slice(key).expect("HMAC takes keys of any length");
         Masker(Function::HmacSha256(Box::new(state)))
+    }
+
+    /// The mask of an address, of whose spellings the canonical one is masked.
+    pub fn ip(&self, ip: &str) -> Mask {
+        self.mask(&address::canonical(ip))
+    }
+
+    /// The mask of a device id.
+    pub fn device_id(&self, device_id: &str) -> Mask {
+        self.mask(device_id)
     }
 
     pub(crate) fn mask(&self, text: &str) -> Mask {
