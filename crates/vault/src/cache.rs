@@ -1,14 +1,12 @@
 //! Which masks are in the vault already.
 
-use std::collections::HashMap;
-use std::mem;
-
 use crate::Mask;
+use crate::recent::Recent;
 
-/// Masks whose originals this process has sealed *and committed* lately, so that they need not be sealed again.
+/// Masks whose originals this process has sealed *and committed* lately, so that they need not be written again.
 ///
 /// It learns of nothing but commits: what a transaction sealed and then rolled back was never in it. A mask that it has
-/// forgotten is sealed once more, which the vault takes for what it is.
+/// forgotten is written once more, which the vault takes for what it is.
 ///
 /// A mask is known *as of a day*, the last one that its entry in the vault says it was seen on. Asked about a later
 /// day, it is not known: so the entry is brought up to date once a day, and a value that is seen every day does not
@@ -16,13 +14,7 @@ use crate::Mask;
 ///
 /// Whoever deletes entries of the vault, in whichever process, must have every process [`clear`](Cache::clear) its
 /// cache; else a mask is taken to be there which is not.
-pub struct Cache {
-    /// The masks last learned or asked for, up to `capacity`.
-    young: HashMap<Mask, Day>,
-    /// What `young` was before it was full. Forgotten when it is full again.
-    old: HashMap<Mask, Day>,
-    capacity: usize,
-}
+pub struct Cache(Recent<Day>);
 
 /// A day, counted from any fixed one.
 type Day = i32;
@@ -31,49 +23,28 @@ impl Cache {
     /// One that remembers at least the last `capacity` masks that were learned or asked for, and at most twice as many,
     /// in 40 to 80 bytes each.
     pub fn new(capacity: usize) -> Cache {
-        Cache {
-            young: HashMap::new(),
-            old: HashMap::new(),
-            capacity: capacity.max(1),
-        }
+        Cache(Recent::new(capacity))
     }
 
     /// Whether the vault has this mask, and says that it was seen on `day` or later.
     pub fn contains(&mut self, mask: Mask, day: i32) -> bool {
-        if let Some(&known) = self.young.get(&mask) {
-            return known >= day;
-        }
-        match self.old.remove(&mask) {
-            Some(known) => {
-                self.learn(mask, known);
-                known >= day
-            }
-            None => false,
-        }
+        self.0.get(mask).is_some_and(|known| *known >= day)
     }
 
     /// A transaction has committed that brought these masks into the vault, or found them there, each as seen on its
     /// day.
     pub fn committed(&mut self, masks: impl IntoIterator<Item = (Mask, i32)>) {
         for (mask, day) in masks {
-            let known = self.old.remove(&mask);
-            let known = known.max(self.young.get(&mask).copied());
-            self.learn(mask, day.max(known.unwrap_or(day)));
+            match self.0.get(mask) {
+                Some(known) => *known = day.max(*known),
+                None => self.0.put(mask, day),
+            }
         }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.young.clear();
-        self.old.clear();
-    }
-
-    fn learn(&mut self, mask: Mask, day: Day) {
-        if self.young.len() >= self.capacity && !self.young.contains_key(&mask) {
-            mem::swap(&mut self.young, &mut self.old);
-            self.young.clear();
-        }
-        self.young.insert(mask, day);
+        self.0.clear();
     }
 }
 
@@ -158,7 +129,7 @@ mod tests {
                 } else {
                     prop_assert!(!commits && !recent, "has forgotten what was used last");
                 }
-                prop_assert!(cache.young.len() + cache.old.len() <= 2 * capacity);
+                prop_assert!(cache.0.len() <= 2 * capacity);
             }
         }
     }

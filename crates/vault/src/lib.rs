@@ -11,11 +11,12 @@
 //!
 //! # The way of an original
 //! 1. `recipients`: [`Recipients::parse`] reads the file that names the recipients.
-//! 2. `cache`: a mask that this process has sealed and committed lately ([`Cache`]) is not sealed again.
+//! 2. `caching_sealer`: an original that was sealed a moment ago is not sealed again ([`CachingSealer`]).
 //! 3. `sealer`: a [`Sealer`] makes data keys and replaces them in time; `key` wraps them, by way of `wrap`;
 //!    `nonces` has the randomness of each value.
 //! 4. `format`: the original is padded and encrypted, by way of `cipher`. `docs/vault.md` has the format to the byte.
-//! 5. `keyring`: where the identities are, a [`Keyring`] unwraps data keys and opens what they sealed.
+//! 5. `cache`: what this process has sealed and committed lately ([`Cache`]) is not written again.
+//! 6. `keyring`: where the identities are, a [`Keyring`] unwraps data keys and opens what they sealed.
 //!
 //! Nothing here knows of a queue or a database. Types that hold an original or a key have no `Debug` and no `Display`,
 //! and wipe it when they are dropped.
@@ -24,6 +25,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod cache;
+mod caching_sealer;
 mod cipher;
 mod format;
 mod key;
@@ -31,11 +33,13 @@ mod keyring;
 mod kind;
 mod mask;
 mod nonces;
+mod recent;
 mod recipients;
 mod sealer;
 mod wrap;
 
 pub use cache::Cache;
+pub use caching_sealer::CachingSealer;
 pub use key::{KeyId, KeyIdError, WrappedKey};
 pub use keyring::{Keyring, OpenError, Original, UnwrapError};
 pub use kind::Kind;
