@@ -6,6 +6,8 @@ REVOKE ALL ON FUNCTION sqs_unsubscribe(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_subscription_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_subscription_restored() FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_prune(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_forget(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_vault_deleted() FROM PUBLIC;
 
 COMMENT ON FUNCTION sqs_ingest(text, integer, integer) IS
     'Receive up to n messages from an SQS queue, insert them into user_logins, return the number of rows';
@@ -17,7 +19,11 @@ COMMENT ON FUNCTION sqs_unsubscribe(text) IS 'End a subscription';
 COMMENT ON FUNCTION sqs_subscription_changed() IS 'Trigger function: tells the launcher when a change is committed';
 COMMENT ON FUNCTION sqs_subscription_restored() IS 'Trigger function: what is restored from a dump is not enabled';
 COMMENT ON FUNCTION sqs_prune(bigint) IS
-    'Delete ledger entries and rejections older than user_logins_sqs.ledger_retention, return the number of entries';
+    'Delete ledger entries and rejections older than user_logins_sqs.ledger_retention, and entries of the vault older than vault_retention; return the number of ledger entries';
+COMMENT ON FUNCTION sqs_forget(text) IS
+    'Delete what the vault has of an ip or a device_id, return the number of entries';
+COMMENT ON FUNCTION sqs_vault_deleted() IS
+    'Trigger function: has sessions no longer rely on entries that they know';
 COMMENT ON FUNCTION sqs_check_user_logins() IS
     'Raise an error if user_logins cannot take rows from the current user, as every ingest does before it receives';
 

@@ -3,6 +3,7 @@
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 use queue::{ErrorKind, InvalidEndpoint, InvalidQueueUrl};
+use vault::{RecipientsError, SealError};
 
 /// What a call can fail with, other than by an error of Postgres' own.
 #[derive(Debug)]
@@ -29,6 +30,12 @@ pub enum Failure {
         bytes: usize,
         least: usize,
     },
+    /// The file that `vault_recipients_file` names cannot be read.
+    RecipientsUnreadable { file: String, why: std::io::Error },
+    /// It names no recipients, or something else.
+    RecipientsUnusable { file: String, why: RecipientsError },
+    /// An original could not be sealed, through no fault of its message.
+    CannotSeal(SealError),
     /// The extension is not in this database.
     NotInstalled,
     /// Text is not UTF-8 in this database.
@@ -155,6 +162,7 @@ fn said(failure: Failure) -> Said {
         .hint(match argument {
             "queue_url" => "Give the URL of a queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue.",
             "n" => "Give the most messages to receive.",
+            "value" => "Give an ip or a device_id, as messages have it.",
             _ => "Leave it out to have its default.",
         }),
         OutOfRange { argument, value, range } => {
@@ -188,6 +196,19 @@ fn said(failure: Failure) -> Said {
         )
         .detail(format!("At least {least} bytes are needed."))
         .hint("\"openssl rand -hex 32\" makes a good one."),
+        RecipientsUnreadable { file, why } => {
+            Said::new(ERRCODE_UNDEFINED_FILE, format!("could not read vault recipients file \"{file}\": {why}"))
+                .detail("Nothing was received: originals could not be kept.")
+                .hint("user_logins_sqs.vault_recipients_file must name a file that the server's operating-system user can read.")
+        }
+        RecipientsUnusable { file, why } => {
+            Said::new(ERRCODE_INVALID_PARAMETER_VALUE, format!("cannot use vault recipients file \"{file}\": {why}"))
+                .detail("Nothing was received: originals could not be kept.")
+                .hint("It must hold a public key (age1...) on each line, as age-keygen prints it.")
+        }
+        CannotSeal(why) => Said::new(ERRCODE_SYSTEM_ERROR, format!("could not seal an original: {why}"))
+            .detail("No message was rejected; all are kept or released.")
+            .hint("Try again later."),
         NotInstalled => {
             Said::new(ERRCODE_UNDEFINED_OBJECT, "extension \"user_logins_sqs\" is not installed in this database")
                 .hint("Use CREATE EXTENSION user_logins_sqs.")

@@ -8,6 +8,7 @@
 //! - *rejection*: a message that cannot become a row, and why.
 //! - *receipt handle*: the right to delete a message; a *receipt* stands for one that the I/O thread keeps.
 //! - *batch*: the messages of one transaction; a *chunk* is the part of it that one pair of statements writes.
+//! - *vault*: the originals of masked values, sealed with public keys on the I/O thread; see [`vault`].
 //! - *ledger*: the ids of the messages that have become rows, so that none does twice.
 //! - *subscription*: the wish that a queue be ingested from by itself; a *worker* is a process that does it, the
 //!   *launcher* the one that starts workers.
@@ -35,6 +36,7 @@ mod report;
 mod settings;
 mod sqs_check_user_logins;
 mod sqs_drain;
+mod sqs_forget;
 mod sqs_ingest;
 mod sqs_progress;
 mod sqs_prune;
@@ -42,7 +44,9 @@ mod sqs_stat;
 mod sqs_stat_lag;
 mod sqs_stat_reset;
 mod sqs_subscribe;
+mod sqs_vault;
 mod stat;
+mod vault;
 mod worker;
 
 use pgrx::pg_guard;
@@ -54,6 +58,11 @@ pgrx::extension_sql_file!(
     "../sql/subscription.sql",
     name = "subscription",
     requires = ["tables", sqs_subscribe::sqs_subscription_changed]
+);
+pgrx::extension_sql_file!(
+    "../sql/vault.sql",
+    name = "vault",
+    requires = ["tables", sqs_vault::sqs_vault_deleted]
 );
 pgrx::extension_sql_file!(
     "../sql/stat.sql",

@@ -26,6 +26,10 @@ pub const LEDGER: &CStr = c"sqs_ledger";
 pub const REJECTED: &CStr = c"sqs_rejected";
 /// The queues that background workers ingest from.
 pub const SUBSCRIPTION: &CStr = c"sqs_subscription";
+/// Sealed originals, by mask.
+pub const VAULT: &CStr = c"sqs_vault";
+/// The data keys that they are sealed with, wrapped.
+pub const VAULT_KEY: &CStr = c"sqs_vault_key";
 
 /// A table of the extension.
 #[derive(Clone, PartialEq, Eq)]
@@ -55,6 +59,11 @@ impl OwnTable {
             oid,
             name: relation::qualified_name(schema, name),
         })
+    }
+
+    /// What it is to Postgres.
+    pub fn oid(&self) -> Oid {
+        self.oid
     }
 
     /// Its name with its schema, quoted.
@@ -115,10 +124,12 @@ impl OwnTable {
         Ok(())
     }
 
-    /// Only subscriptions have triggers of ours. Their functions may be called by others, to whom all functions were
-    /// granted, from other tables.
+    /// Only subscriptions and the vault have triggers of ours. Their functions may be called by others, to whom all
+    /// functions were granted, from other tables.
     fn is_ours(&self, trigger: &Trigger) -> bool {
-        self.name.ends_with("sqs_subscription")
+        ["sqs_subscription", "sqs_vault"]
+            .iter()
+            .any(|table| self.name.ends_with(table))
             && relation::is_function_of(trigger.function, EXTENSION)
     }
 

@@ -70,7 +70,7 @@ impl Drain {
 
     fn run(&self, transactions: &NonAtomic) -> Result<(), Failure> {
         let _progress = Progress::begin(self.source.queue().url().as_str(), self.limit);
-        let target = Target::check()?;
+        let target = Target::check(self.source.keeps_originals())?;
         self.source.stat().begin();
         let mut writer = Writer::new(&self.source, &target, AtAbort::Release);
         if self.source.queue().url().is_fifo() {

@@ -6,8 +6,9 @@ use pgrx::prelude::*;
 use crate::errors::Failure;
 use crate::worker::prune;
 
-/// Deletes up to `max_entries` entries of the ledger that are older than `user_logins_sqs.ledger_retention`, and as
-/// many old rejections; returns how many entries of the ledger that were.
+/// Deletes up to `max_entries` entries of the ledger that are older than `user_logins_sqs.ledger_retention`, as many old
+/// rejections, and as many entries of the vault that are older than `vault_retention`; returns how many entries of the
+/// ledger that were.
 #[pg_extern(volatile, parallel_unsafe)]
 fn sqs_prune(max_entries: default!(Option<i64>, 100_000)) -> Result<i64, ErrorReport> {
     let most = max_entries.ok_or(Failure::NullArgument("max_entries"))?;
@@ -19,5 +20,5 @@ fn sqs_prune(max_entries: default!(Option<i64>, 100_000)) -> Result<i64, ErrorRe
         };
         return Err(failure.into());
     }
-    Ok(prune::prune(most))
+    Ok(prune::prune(most).ledger)
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 use pgrx::check_for_interrupts;
 use queue::{End, Inlet, Next, Receive};
 
-use super::message::{Decoded, Message, Taken};
+use super::message::{Message, Taken};
+use super::reader::Content;
 use super::receipts;
 use super::source::Source;
 use crate::errors::Failure;
@@ -16,7 +17,7 @@ use crate::stat::QueueStat;
 
 /// Messages on their way to become rows.
 pub struct Intake {
-    inlet: Inlet<Decoded>,
+    inlet: Inlet<Content>,
     waiting: VecDeque<Message>,
     ended: bool,
     queue_empty: bool,
@@ -30,9 +31,8 @@ impl Intake {
     /// # Errors
     /// [`Failure::NoIoThread`].
     pub fn open(source: &Source, how: Receive) -> Result<Intake, Failure> {
-        let decoder = source.decoder();
-        let inlet =
-            io::with(|io| io.receive(source.queue(), how, move |body| decoder.decode(body)))?;
+        let reader = source.reader();
+        let inlet = io::with(|io| io.receive(source.queue(), how, move |body| reader.read(body)))?;
         Ok(Intake {
             inlet,
             waiting: VecDeque::new(),

@@ -27,9 +27,14 @@ pub struct Key {
 impl Key {
     /// The UTC day of sending, in days since 2000-01-01, as a `date` has them.
     pub fn day(&self) -> i32 {
-        // A timestamptz holds fewer than 2^31 days.
-        self.sent_at.div_euclid(MICROSECONDS_A_DAY) as i32
+        day_of(self.sent_at)
     }
+}
+
+/// The UTC day of a time, in days since 2000-01-01; the time is in microseconds since then.
+pub fn day_of(time: i64) -> i32 {
+    // A timestamptz holds fewer than 2^31 days.
+    time.div_euclid(MICROSECONDS_A_DAY) as i32
 }
 
 /// How long to wait for another session that has entered the same message and not committed.

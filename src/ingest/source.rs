@@ -7,10 +7,13 @@ use std::sync::Arc;
 use login::{Decoder, Masker, VersionEncoding};
 use queue::{Queue, QueueUrl, Receive};
 use std::time::Duration;
+use vault::Recipients;
 
+use super::reader::Reader;
 use crate::errors::Failure;
 use crate::settings::{self, AppVersionEncoding};
 use crate::stat::QueueStat;
+use crate::vault::{OriginalsSealer, recipients};
 
 /// SHA-256's output is as long as a key need be; half of that is the least that cannot be guessed.
 const SHORTEST_KEY: usize = 16;
@@ -30,13 +33,14 @@ struct Terms {
     region: Option<String>,
     key: Option<Vec<u8>>,
     encoding: AppVersionEncoding,
+    recipients: Option<Recipients>,
 }
 
 impl Source {
     /// Reads and checks all that a call says of its source; nothing is sent yet.
     ///
     /// # Errors
-    /// A URL that is none or is not allowed, an endpoint or a mask key that cannot be used.
+    /// A URL that is none or is not allowed, an endpoint, a mask key or a file of recipients that cannot be used.
     pub fn new(queue_url: &str) -> Result<Source, Failure> {
         let url = QueueUrl::parse(queue_url)?;
         check_allowed(&url)?;
@@ -45,6 +49,7 @@ impl Source {
             region: settings::region(),
             key: mask_key()?,
             encoding: settings::app_version_encoding(),
+            recipients: recipients()?,
         };
         let stat = QueueStat::of(url.as_str());
         let queue = Queue::new(
@@ -76,8 +81,13 @@ impl Source {
         &self.stat
     }
 
-    /// A decoder for its messages.
-    pub fn decoder(&self) -> Decoder {
+    /// Whether originals are kept, sealed.
+    pub fn keeps_originals(&self) -> bool {
+        self.terms.recipients.is_some()
+    }
+
+    /// What reads its messages.
+    pub fn reader(&self) -> Reader {
         let masker = self
             .terms
             .key
@@ -87,7 +97,8 @@ impl Source {
             AppVersionEncoding::Digits => VersionEncoding::Digits,
             AppVersionEncoding::Sortable => VersionEncoding::Sortable,
         };
-        Decoder::new(masker, encoding)
+        let sealer = self.terms.recipients.as_ref().map(OriginalsSealer::new);
+        Reader::new(Decoder::new(masker, encoding), sealer)
     }
 
     /// How to receive until the queue is empty or `limit` messages have come.
@@ -129,7 +140,11 @@ fn check_allowed(url: &QueueUrl) -> Result<(), Failure> {
     }
 }
 
-fn mask_key() -> Result<Option<Vec<u8>>, Failure> {
+/// The key of the masks, if they are keyed.
+///
+/// # Errors
+/// [`Failure::MaskKeyUnreadable`], [`Failure::MaskKeyTooShort`].
+pub fn mask_key() -> Result<Option<Vec<u8>>, Failure> {
     let Some(file) = settings::mask_key_file() else {
         return Ok(None);
     };

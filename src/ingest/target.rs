@@ -6,6 +6,7 @@ use crate::errors::Failure;
 use crate::own_tables::{EXTENSION, LEDGER, OwnTable, REJECTED};
 use crate::pg::relation::{self, Column};
 use crate::pg::{database, policy};
+use crate::vault;
 
 /// The tables of one ingest, as our statements name them: with their schema, quoted.
 #[derive(Clone, PartialEq, Eq)]
@@ -19,12 +20,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// Finds the tables and checks that the current user may insert and that `user_logins` can take our rows.
+    /// Finds the tables and checks that the current user may insert and that `user_logins` can take our rows, and the
+    /// vault theirs, if originals are kept.
     ///
     /// # Errors
     /// Whatever would make a later INSERT fail for every row alike. A read-only transaction or a standby is an error
     /// of Postgres' own.
-    pub fn check() -> Result<Target, Failure> {
+    pub fn check(keeps_originals: bool) -> Result<Target, Failure> {
         refuse_read_only();
         check_encoding()?;
         let schema = relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?;
@@ -33,6 +35,9 @@ impl Target {
         check_user_logins(schema)?;
         ledger.check()?;
         rejected.check()?;
+        if keeps_originals {
+            vault::check()?;
+        }
         Ok(Target {
             user_logins: relation::qualified_name(schema, c"user_logins"),
             ledger,

@@ -26,6 +26,7 @@ use crate::pg::subtransaction::attempt;
 use crate::pg::transaction::force_synchronous_commit;
 use crate::settings::{self, RejectedMessages};
 use crate::stat::{QueueStat, Written};
+use crate::vault::{self, Originals};
 
 /// Rows refused one after the other, and none taken, that raise the suspicion that it is the table's fault.
 const SUSPICIOUS: u64 = 10;
@@ -124,12 +125,14 @@ impl Writer {
     /// Writes one chunk of messages, in their order. Their receipts are settled when the transaction ends.
     ///
     /// # Errors
-    /// [`Failure::NoPartition`] and [`Failure::AllRefused`]: `user_logins` is at fault, not the messages. Any other error
-    /// that is not a message's fault leaves as a Postgres error. In either case the transaction must be rolled back.
+    /// [`Failure::NoPartition`] and [`Failure::AllRefused`]: `user_logins` is at fault, not the messages, and
+    /// [`Failure::CannotSeal`]: the server is. Any other error that is not a message's fault leaves as a Postgres error.
+    /// In either case the transaction must be rolled back.
     pub fn write(&mut self, messages: &[Message]) -> Result<(), Failure> {
         if messages.is_empty() {
             return Ok(());
         }
+        check_sealed(messages)?;
         force_synchronous_commit();
         let mut chunk = Chunk::default();
         let candidates = self.sort_out(messages, &mut chunk);
@@ -254,8 +257,12 @@ impl Writer {
         }
         let rows: Vec<&Row> = part.iter().map(|&place| candidates[place].row).collect();
         match self.statements.insert(&rows, patience) {
-            Ok(sent_at) => {
-                let inserted = sent_at.len();
+            Ok(new) => {
+                let inserted = new.len();
+                vault::write_at_commit(new.iter().flat_map(|row| {
+                    let day = row.key.day();
+                    row.originals.sealed().map(move |sealed| (sealed, day))
+                }));
                 if inserted > 0 {
                     self.memory.refusals = Refusals::default();
                 }
@@ -264,7 +271,7 @@ impl Writer {
                 }
                 let done: usize = part.iter().map(|&place| candidates[place].count()).sum();
                 chunk.duplicates += done - inserted;
-                chunk.inserted.extend(sent_at);
+                chunk.inserted.extend(new.iter().map(|row| row.key.sent_at));
                 Ok(Outcome::Decided { inserted })
             }
             Err(not_inserted) if not_inserted.in_ledger => {
@@ -408,6 +415,18 @@ impl Writer {
             receipts::settle_at_commit(fate, self.at_abort, receipts);
         }
     }
+}
+
+/// A row goes in with what is kept of its originals, or not at all.
+fn check_sealed(messages: &[Message]) -> Result<(), Failure> {
+    for message in messages {
+        if let Ok(row) = &message.content
+            && let Originals::NotSealed(why) = row.originals
+        {
+            return Err(Failure::CannotSeal(why));
+        }
+    }
+    Ok(())
 }
 
 /// What came of trying to insert some rows.

@@ -12,8 +12,13 @@ pub fn now() -> i64 {
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
-/// The same, on any thread.
+/// Microseconds since 2000-01-01 UTC at `time`.
+pub fn at(time: SystemTime) -> i64 {
+    let since_1970 = time.duration_since(SystemTime::UNIX_EPOCH);
+    since_1970.unwrap_or_default().as_micros() as i64 - MICROSECONDS_FROM_1970_TO_2000
+}
+
+/// Microseconds since 2000-01-01 UTC at this moment, on any thread.
 pub fn now_off_main_thread() -> i64 {
-    let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    since_1970.as_micros() as i64 - MICROSECONDS_FROM_1970_TO_2000
+    at(SystemTime::now())
 }

@@ -12,6 +12,7 @@ use crate::own_tables::{LEDGER, OwnTable, REJECTED};
 use crate::pg::transaction;
 use crate::report;
 use crate::settings;
+use crate::vault;
 
 /// Entries that one step deletes: a few milliseconds of work.
 const STEP: i64 = 1_000;
@@ -34,13 +35,13 @@ impl Pruning {
             return not_before - now;
         }
         let rest = match transaction::run(|| Ok::<_, Infallible>(prune_without_waiting())) {
-            Ok(Ok(deleted)) if deleted >= STEP => BETWEEN_STEPS,
+            Ok(Ok(pruned)) if pruned.ledger.max(pruned.vault) >= STEP => BETWEEN_STEPS,
             Ok(_) => BETWEEN_ROUNDS,
             Err(error) if error.code() == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
                 BETWEEN_ROUNDS
             }
             Err(error) => {
-                report::warn("pruning the ledger failed", &error);
+                report::warn("pruning failed", &error);
                 BETWEEN_ROUNDS
             }
         };
@@ -51,18 +52,30 @@ impl Pruning {
 
 /// A step, unless somebody holds a lock that is in its way, as CREATE INDEX does: the launcher has subscriptions to
 /// look after.
-fn prune_without_waiting() -> i64 {
+fn prune_without_waiting() -> Pruned {
     Spi::run("SET LOCAL lock_timeout = '100ms'").unwrap_or_else(|error| pgrx::error!("{error}"));
     prune(STEP)
 }
 
-/// Deletes at most `most` entries of the ledger, and of the rejections, that are older than
-/// `user_logins_sqs.ledger_retention`; returns how many of the ledger. None where the extension is not installed.
-pub fn prune(most: i64) -> i64 {
+/// How many entries were deleted.
+#[derive(Clone, Copy, Default)]
+pub struct Pruned {
+    /// Of the ledger.
+    pub ledger: i64,
+    /// Of the vault.
+    pub vault: i64,
+}
+
+/// Deletes at most `most` entries each of the ledger, the rejections and the vault, that are older than
+/// `user_logins_sqs.ledger_retention` and `vault_retention` say. None where the extension is not installed.
+pub fn prune(most: i64) -> Pruned {
     let (Ok(ledger), Ok(rejected)) = (OwnTable::find(LEDGER), OwnTable::find(REJECTED)) else {
-        return 0;
+        return Pruned::default();
     };
     let retention = settings::ledger_retention();
     rejections::prune(&rejected, retention, most);
-    ledger::prune(&ledger, retention, most)
+    Pruned {
+        ledger: ledger::prune(&ledger, retention, most),
+        vault: vault::prune(settings::vault_retention(), most),
+    }
 }

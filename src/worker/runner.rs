@@ -98,7 +98,11 @@ impl Runner {
     fn session(&mut self) -> Result<Next, Failure> {
         let source = Source::new(self.assignment.queue_url())?;
         let how = how_to_receive();
-        match transaction::run(Target::check) {
+        let keeps_originals = source.keeps_originals();
+        if keeps_originals {
+            self.held.release_if_originals_are_missing();
+        }
+        match transaction::run(|| Target::check(keeps_originals)) {
             Ok(Ok(_)) => {}
             Ok(Err(Failure::NotInstalled)) => return Ok(Next::End),
             Ok(Err(failure)) => return Err(failure),
@@ -219,7 +223,7 @@ impl Runner {
     }
 
     fn write_in_transaction(&self, source: &Source) -> Result<Memory, Failure> {
-        let target = Target::check()?;
+        let target = Target::check(source.keeps_originals())?;
         transaction::defer_nothing();
         let mut writer = Writer::new(source, &target, AtAbort::Keep).resume(self.memory.clone());
         for chunk in self.held.messages().chunks(CHUNK) {

@@ -9,6 +9,7 @@
 //! - [`workers`]: a server on which background workers ingest by themselves
 //! - [`queue`]: a queue, by the same calls whoever serves it; [`localstack`] and [`scripted`] serve queues
 //! - [`exporter`]: what Prometheus gets to see of a server
+//! - [`vault`]: key pairs, and the program that opens what was sealed
 //! - [`gate`]: a way to a server that can be cut
 //! - [`logins`]: the messages to send
 //! - [`wait`]: conditions that must come true, or stay true, within a bound
@@ -28,6 +29,7 @@ pub mod logins;
 pub mod queue;
 pub mod run;
 pub mod scripted;
+pub mod vault;
 pub mod wait;
 pub mod workers;
 

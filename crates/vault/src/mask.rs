@@ -17,7 +17,7 @@ pub struct MaskError;
 impl Mask {
     /// The 64 digits, in ASCII: what a mask is in the tables, and what an original is bound to.
     #[expect(clippy::expect_used, reason = "both lengths are fixed")]
-    pub(crate) fn digits(&self) -> [u8; 64] {
+    pub fn digits(&self) -> [u8; 64] {
         let mut digits = [0; 64];
         hex::encode_to_slice(self.0, &mut digits).expect("two digits a byte");
         digits
