@@ -19,7 +19,7 @@ COMMENT ON FUNCTION sqs_unsubscribe(text) IS 'End a subscription';
 COMMENT ON FUNCTION sqs_subscription_changed() IS 'Trigger function: tells the launcher when a change is committed';
 COMMENT ON FUNCTION sqs_subscription_restored() IS 'Trigger function: what is restored from a dump is not enabled';
 COMMENT ON FUNCTION sqs_prune(bigint) IS
-    'Delete ledger entries and rejections older than user_logins_sqs.ledger_retention, and entries of the vault older than vault_retention; return the number of ledger entries';
+    'Delete what is older than user_logins_sqs.ledger_retention and vault_retention, return the number of ledger entries';
 COMMENT ON FUNCTION sqs_forget(text) IS
     'Delete what the vault has of an ip or a device_id, return the number of entries';
 COMMENT ON FUNCTION sqs_vault_deleted() IS

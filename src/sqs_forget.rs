@@ -20,8 +20,8 @@ fn sqs_forget(value: Option<&str>) -> Result<i64, ErrorReport> {
 fn masks(value: &str) -> Result<Vec<Mask>, Failure> {
     let mut maskers = vec![Masker::plain()];
     maskers.extend(mask_key()?.as_deref().map(Masker::keyed));
-    let masks = maskers
+    Ok(maskers
         .iter()
-        .flat_map(|masker| [masker.ip(value), masker.device_id(value)]);
-    Ok(masks.collect())
+        .flat_map(|masker| masker.masks_of(value))
+        .collect())
 }

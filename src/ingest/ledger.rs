@@ -10,9 +10,8 @@ use pgrx::{Spi, Uuid};
 
 use crate::own_tables::OwnTable;
 use crate::pg::array::{self, rows_of};
+use crate::pg::clock;
 use crate::pg::setting::with_lock_timeout;
-
-const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
 
 /// The ledger's key. A redelivery carries the same time of sending, so the pair is as exact as the id alone, and
 /// new entries go to the right edge of the index.
@@ -27,14 +26,8 @@ pub struct Key {
 impl Key {
     /// The UTC day of sending, in days since 2000-01-01, as a `date` has them.
     pub fn day(&self) -> i32 {
-        day_of(self.sent_at)
+        clock::day_of(self.sent_at)
     }
-}
-
-/// The UTC day of a time, in days since 2000-01-01; the time is in microseconds since then.
-pub fn day_of(time: i64) -> i32 {
-    // A timestamptz holds fewer than 2^31 days.
-    time.div_euclid(MICROSECONDS_A_DAY) as i32
 }
 
 /// How long to wait for another session that has entered the same message and not committed.

@@ -102,10 +102,15 @@ pub fn date<'a>(values: impl ExactSizeIterator<Item = i32>) -> DatumWithOid<'a> 
 ///
 /// `unnest` of several arrays can only be had by its bare name, which `search_path` would look up.
 pub fn rows_of(parameters: RangeInclusive<usize>) -> String {
+    format!("ROWS FROM ({})", elements_of(parameters))
+}
+
+/// The same as the columns of a SELECT without FROM, which no table in between holds. Of arrays of one length only.
+pub fn elements_of(parameters: RangeInclusive<usize>) -> String {
     let arrays: Vec<String> = parameters
         .map(|n| format!("pg_catalog.unnest(${n})"))
         .collect();
-    format!("ROWS FROM ({})", arrays.join(", "))
+    arrays.join(", ")
 }
 
 fn fixed<'a, const N: usize>(

@@ -1,18 +1,18 @@
 //! The tables of the vault, and the statements that write them.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use pgrx::pg_sys::{BuiltinOid, Oid, PgOid};
 use pgrx::spi::{OwnedPreparedStatement, SpiResult};
 use pgrx::{Spi, Uuid};
-use vault::WrappedKey;
+use vault::{KeyId, Mask, Sealed, WrappedKey};
 
 use super::pending::Entry;
 use crate::errors::Failure;
 use crate::own_tables::{OwnTable, VAULT, VAULT_KEY};
-use crate::pg::array::{self, rows_of};
+use crate::pg::array::{self, elements_of};
 use crate::pg::clock;
 use crate::pg::datum::timestamp;
 
@@ -61,17 +61,13 @@ impl Dictionary {
     fn prepare(vault: OwnTable, keys: OwnTable) -> SpiResult<Dictionary> {
         use BuiltinOid::*;
         // What is there keeps its sealed original, and is locked until the transaction ends: nobody deletes it before.
-        // RETURNING is read through a CTE to have each key once.
         let write = format!(
-            "WITH written AS ( \
-               INSERT INTO {} AS known (mask, kind, key_id, sealed, first_seen, last_seen) \
-               SELECT * FROM {} \
-               ON CONFLICT (mask) DO UPDATE SET last_seen = EXCLUDED.last_seen \
-               WHERE known.last_seen OPERATOR(pg_catalog.<) EXCLUDED.last_seen \
-               RETURNING key_id) \
-             SELECT DISTINCT key_id FROM written",
+            "INSERT INTO {} AS known (mask, kind, key_id, sealed, first_seen, last_seen) \
+             SELECT {} \
+             ON CONFLICT (mask) DO UPDATE SET last_seen = EXCLUDED.last_seen \
+             WHERE known.last_seen OPERATOR(pg_catalog.<) EXCLUDED.last_seen",
             vault.name(),
-            rows_of(1..=6)
+            elements_of(1..=6)
         );
         let types = [
             TEXTARRAYOID,
@@ -109,55 +105,45 @@ impl Dictionary {
 
     /// Writes `entries`, which are in the order of their masks, each once, and the data keys that they are sealed with.
     /// Of what is there already only `last_seen` moves, if it does.
-    pub fn write(&self, entries: &[Entry]) {
-        let mut used = HashSet::new();
+    pub fn write(&self, entries: &[(Mask, Entry)]) {
+        let mut keys: BTreeMap<KeyId, &WrappedKey> = BTreeMap::new();
         for chunk in entries.chunks(CHUNK) {
-            used.extend(self.write_chunk(chunk));
+            if self.write_chunk(chunk) {
+                let of_chunk = chunk.iter().map(|(_, entry)| entry.sealed.key());
+                keys.extend(of_chunk.map(|key| (key.id(), &**key)));
+            }
         }
-        let keys: BTreeMap<[u8; 16], &WrappedKey> = entries
-            .iter()
-            .map(|entry| (*entry.sealed.key().id().as_bytes(), &**entry.sealed.key()))
-            .filter(|(id, _)| used.contains(id))
-            .collect();
-        for (id, key) in keys {
-            self.write_key(id, key);
+        for key in keys.values() {
+            self.write_key(key);
         }
     }
 
-    /// Returns the data keys of those that are new or were changed.
-    fn write_chunk(&self, entries: &[Entry]) -> Vec<[u8; 16]> {
-        let masks: Vec<[u8; 64]> = entries.iter().map(|entry| entry.mask().digits()).collect();
-        let written: SpiResult<Vec<[u8; 16]>> = Spi::connect_mut(|client| {
+    /// Returns whether any was new, or moved.
+    fn write_chunk(&self, entries: &[(Mask, Entry)]) -> bool {
+        let masks: Vec<[u8; 64]> = entries.iter().map(|(mask, _)| mask.digits()).collect();
+        let entries = || entries.iter().map(|(_, entry)| entry);
+        let sealed = || entries().map(|entry| &*entry.sealed);
+        let written: SpiResult<bool> = Spi::connect_mut(|client| {
             let arguments = [
                 array::text(masks.iter().map(|digits| str::from_utf8(digits).ok())),
-                array::text(
-                    entries
-                        .iter()
-                        .map(|entry| Some(entry.sealed.kind().as_str())),
-                ),
-                array::uuid(
-                    entries
-                        .iter()
-                        .map(|entry| *entry.sealed.key().id().as_bytes()),
-                ),
-                array::bytea(entries.iter().map(|entry| entry.sealed.bytes())),
-                array::date(entries.iter().map(|entry| entry.first_seen)),
-                array::date(entries.iter().map(|entry| entry.last_seen)),
+                array::text(sealed().map(|sealed| Some(sealed.kind().as_str()))),
+                array::uuid(sealed().map(|sealed| *sealed.key().id().as_bytes())),
+                array::bytea(sealed().map(Sealed::bytes)),
+                array::date(entries().map(|entry| entry.first_seen)),
+                array::date(entries().map(|entry| entry.last_seen)),
             ];
-            let keys = self
+            let written = self
                 .vault
                 .write(|| client.update(&self.write, None, &arguments))?;
-            keys.filter_map(|row| row.get::<Uuid>(1).transpose())
-                .map(|key| key.map(|key| *key.as_bytes()))
-                .collect()
+            Ok(!written.is_empty())
         });
         written.unwrap_or_else(|error| pgrx::error!("{error}"))
     }
 
-    fn write_key(&self, id: [u8; 16], key: &WrappedKey) {
+    fn write_key(&self, key: &WrappedKey) {
         let written: SpiResult<()> = Spi::connect_mut(|client| {
             let arguments = [
-                Uuid::from_bytes(id).into(),
+                Uuid::from_bytes(*key.id().as_bytes()).into(),
                 key.wrapped().to_vec().into(),
                 key.recipients().to_vec().into(),
                 timestamp(clock::at(key.created())).into(),

@@ -23,12 +23,12 @@ thread_local! {
 }
 
 /// Takes those out of `entries` that `vault` has, and returns the state of it that this holds for.
-pub fn take_out_known(vault: Oid, entries: &mut Vec<Entry>) -> u64 {
+pub fn take_out_known(vault: Oid, entries: &mut Vec<(Mask, Entry)>) -> u64 {
     let state = changes_of(vault);
     KNOWN.with_borrow_mut(|known| {
         if let Some(known) = known {
             known.bring_to(state);
-            entries.retain(|entry| !known.masks.contains(entry.mask(), entry.last_seen));
+            entries.retain(|(mask, entry)| !known.masks.contains(*mask, entry.last_seen));
         }
     });
     state

@@ -27,11 +27,6 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The mask of the value.
-    pub fn mask(&self) -> Mask {
-        self.sealed.mask()
-    }
-
     fn was_seen_too(&mut self, first_seen: Day, last_seen: Day) {
         self.first_seen = self.first_seen.min(first_seen);
         self.last_seen = self.last_seen.max(last_seen);
@@ -90,7 +85,7 @@ pub fn write_at_commit<'a>(originals: impl Iterator<Item = (&'a Arc<Sealed>, Day
 
 /// Raises an error if the entries cannot be written: then there are no rows either.
 fn committing() {
-    let mut entries = in_order(PENDING.take().take());
+    let mut entries = each_once(PENDING.take().take());
     if entries.is_empty() {
         return;
     }
@@ -108,19 +103,19 @@ fn committing() {
         state,
         masks: entries
             .iter()
-            .map(|entry| (entry.mask(), entry.last_seen))
+            .map(|(mask, entry)| (*mask, entry.last_seen))
             .collect(),
     }));
 }
 
-/// All entries, in the order of their masks, each mask once.
-fn in_order(levels: Vec<HashMap<Mask, Entry>>) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = levels.into_iter().flat_map(HashMap::into_values).collect();
-    entries.sort_unstable_by_key(Entry::mask);
-    entries.dedup_by(|again, first| {
-        let is_same = again.mask() == first.mask();
+/// The entries of all levels, each mask once, in the order of masks.
+fn each_once(levels: Vec<HashMap<Mask, Entry>>) -> Vec<(Mask, Entry)> {
+    let mut entries: Vec<(Mask, Entry)> = levels.into_iter().flatten().collect();
+    entries.sort_unstable_by_key(|(mask, _)| *mask);
+    entries.dedup_by(|(again, later), (mask, entry)| {
+        let is_same = again == mask;
         if is_same {
-            first.was_seen_too(again.first_seen, again.last_seen);
+            entry.was_seen_too(later.first_seen, later.last_seen);
         }
         is_same
     });

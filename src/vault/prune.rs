@@ -8,14 +8,13 @@ use pgrx::{Spi, Uuid};
 
 use super::Day;
 use crate::errors::Failure;
-use crate::ingest::ledger::day_of;
 use crate::own_tables::{OwnTable, VAULT, VAULT_KEY};
 use crate::pg::array::{self, rows_of};
 use crate::pg::clock;
 use crate::pg::transaction::has_fixed_snapshot;
 
-/// Deletes at most `most` entries of values that were not seen for `retention` (zero: none), and the data keys that seal
-/// nothing any more; returns how many entries. None where the extension is not installed.
+/// Deletes at most `most` entries of values that were not seen for `retention` (zero: none), and the data keys that
+/// seal nothing any more; returns how many entries. None where the extension is not installed.
 pub fn prune(retention: Duration, most: i64) -> i64 {
     let (Ok(vault), Ok(keys)) = (OwnTable::find(VAULT), OwnTable::find(VAULT_KEY)) else {
         return 0;
@@ -45,7 +44,7 @@ pub fn forget(masks: &[vault::Mask]) -> Result<i64, Failure> {
 
 fn day_before_now(duration: Duration) -> Day {
     let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    day_of(clock::now().saturating_sub(microseconds))
+    clock::day_of(clock::now().saturating_sub(microseconds))
 }
 
 /// A value that was seen on the day itself may have been seen at its end.
@@ -95,8 +94,8 @@ fn delete_masks(vault: &OwnTable, masks: &[vault::Mask]) -> SpiResult<i64> {
     })
 }
 
-/// A session that writes entries locks their keys. So a key is locked here before it is looked at for the last time: who
-/// used it before has committed, and its entries are seen; who will use it waits, and writes it again.
+/// A session that writes entries locks their keys. So a key is locked here before it is looked at for the last time:
+/// who used it before has committed, and its entries are seen; who will use it waits, and writes it again.
 fn delete_unused_keys(vault: &OwnTable, keys: &OwnTable) -> SpiResult<()> {
     // Every look would be at the same state of the vault.
     if has_fixed_snapshot() {

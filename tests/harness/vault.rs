@@ -108,8 +108,8 @@ impl Session {
         self.column("SELECT mask FROM public.sqs_vault ORDER BY 1")
     }
 
-    /// The vault holds the values of the rows, and nothing else; all of it opens with `pair`, each to the text whose mask
-    /// it is.
+    /// The vault holds the values of the rows, and nothing else; all of it opens with `pair`, each to the text whose
+    /// mask it is.
     #[track_caller]
     pub fn expect_vault_agrees(&mut self, pair: &KeyPair) -> Opened {
         let masks = self.masks();

@@ -95,9 +95,9 @@ fn a_worker_waits_for_a_file_of_recipients_that_it_can_use() {
     let error = admin.error_of(&format!("SELECT sqs_subscribe('{}')", queue.url()));
     assert_eq!(error.code().code(), "58P01", "{error:?}");
     admin.set("user_logins_sqs.vault_recipients_file", "");
+    let complaints = workers::LogSince::now(&cluster);
     admin.subscribe(&queue);
     queue.send(&logins_of(0..3));
-    let complaints = workers::LogSince::now(&cluster);
     complaints.expect_complaint_within(workers::ARRIVE_WITHIN);
     assert!(server.calls_of("ReceiveMessage").is_empty());
 

@@ -26,8 +26,8 @@ impl Decoder {
         self.decode_and_keep(body, |_, _, _| Ok(()))
     }
 
-    /// The same; `keep` gets each original that is masked, and its mask, before the original is dropped. It may refuse a
-    /// login that breaks a rule of its own.
+    /// The same; `keep` gets each original that is masked, and its mask, before the original is dropped. It may refuse
+    /// a login that breaks a rule of its own.
     ///
     /// # Errors
     /// As [`decode`](Decoder::decode), and what `keep` refuses.

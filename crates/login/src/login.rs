@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::address;
 use crate::field::Field;
 use crate::{Mask, Masker, Rejection, Rule, VersionEncoding};
 
@@ -78,8 +79,8 @@ impl RawLogin<'_> {
                 return Ok(None);
             };
             let mask = match field {
-                Masked::Ip => masker.ip(&original),
-                Masked::DeviceId => masker.device_id(&original),
+                Masked::Ip => masker.mask(&address::canonical(&original)),
+                Masked::DeviceId => masker.mask(&original),
             };
             match keep(field, &mask, &original) {
                 Ok(()) => Ok(Some(mask)),

@@ -8,7 +8,7 @@ use std::fmt;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
-use crate::address;
+use crate::address::canonical;
 
 /// SHA-256 or HMAC-SHA-256, in lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,14 +65,14 @@ impl Masker {
         Masker(Function::HmacSha256(Box::new(state)))
     }
 
-    /// The mask of an address, of whose spellings the canonical one is masked.
-    pub fn ip(&self, ip: &str) -> Mask {
-        self.mask(&address::canonical(ip))
-    }
-
-    /// The mask of a device id.
-    pub fn device_id(&self, device_id: &str) -> Mask {
-        self.mask(device_id)
+    /// Every mask that `value` has, as an `ip` and as a `device_id`: one, unless it is another spelling of an IPv6 address.
+    pub fn masks_of(&self, value: &str) -> Vec<Mask> {
+        let canonical = canonical(value);
+        let mut masks = vec![self.mask(&canonical)];
+        if canonical != value {
+            masks.push(self.mask(value));
+        }
+        masks
     }
 
     pub(crate) fn mask(&self, text: &str) -> Mask {
@@ -123,6 +123,19 @@ mod tests {
                 .as_str(),
             "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
         );
+    }
+
+    #[test]
+    fn another_spelling_of_an_address_has_the_mask_of_the_address_and_its_own() {
+        let masker = Masker::plain();
+        let [address, spelling] = masker.masks_of("2001:DB8::1")[..] else {
+            panic!("two masks");
+        };
+        assert_eq!(address, masker.mask("2001:db8::1"));
+        assert_eq!(spelling, masker.mask("2001:DB8::1"));
+        for value in ["2001:db8::1", "199.172.111.135", "593-47-5928", ""] {
+            assert_eq!(masker.masks_of(value), [masker.mask(value)]);
+        }
     }
 
     #[test]

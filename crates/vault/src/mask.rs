@@ -1,12 +1,13 @@
 //! Masks, as the vault's keys.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use thiserror::Error;
 
 /// A mask: 256 bits, written as 64 lower-case hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mask([u8; 32]);
 
 /// A text is not 64 lower-case hex digits.
@@ -15,12 +16,24 @@ pub struct Mask([u8; 32]);
 pub struct MaskError;
 
 impl Mask {
+    /// 64 of its bits. All are as good as random, so as many tell masks apart as well as a hash of all would.
+    pub(crate) fn first_bits(&self) -> u64 {
+        let (first, _) = self.0.as_chunks();
+        u64::from_be_bytes(first[0])
+    }
+
     /// The 64 digits, in ASCII: what a mask is in the tables, and what an original is bound to.
     #[expect(clippy::expect_used, reason = "both lengths are fixed")]
     pub fn digits(&self) -> [u8; 64] {
         let mut digits = [0; 64];
         hex::encode_to_slice(self.0, &mut digits).expect("two digits a byte");
         digits
+    }
+}
+
+impl Hash for Mask {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.first_bits());
     }
 }
 
