@@ -7,9 +7,8 @@ CREATE TABLE sqs_vault (
     last_seen  date             NOT NULL
 );
 
--- For pruning: entries, and data keys that seal nothing any more.
-CREATE INDEX ON sqs_vault (last_seen);
-CREATE INDEX ON sqs_vault (key_id);
+-- For pruning: data keys that seal nothing any more, and entries, one data key after the other.
+CREATE INDEX ON sqs_vault (key_id, last_seen);
 
 -- What is encrypted cannot be compressed.
 ALTER TABLE sqs_vault ALTER COLUMN sealed SET STORAGE EXTERNAL;

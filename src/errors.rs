@@ -36,6 +36,8 @@ pub enum Failure {
     RecipientsUnusable { file: String, why: RecipientsError },
     /// An original could not be sealed, through no fault of its message.
     CannotSeal(SealError),
+    /// What was sealed cannot be written, since nobody could open it.
+    DataKeyLost,
     /// The extension is not in this database.
     NotInstalled,
     /// Text is not UTF-8 in this database.
@@ -206,6 +208,9 @@ fn said(failure: Failure) -> Said {
                 .detail("Nothing was received: originals could not be kept.")
                 .hint("It must hold a public key (age1...) on each line, as age-keygen prints it.")
         }
+        DataKeyLost => Said::new(ERRCODE_INTERNAL_ERROR, "the data key of a sealed original is not known")
+            .detail("Nobody could open what it sealed. No message was rejected; all are kept or released.")
+            .hint("Try again in another session, and please report it."),
         CannotSeal(why) => Said::new(ERRCODE_SYSTEM_ERROR, format!("could not seal an original: {why}"))
             .detail("No message was rejected; all are kept or released.")
             .hint("Try again later."),

@@ -261,7 +261,7 @@ impl Writer {
                 let inserted = new.len();
                 vault::write_at_commit(new.iter().flat_map(|row| {
                     let day = row.key.day();
-                    row.originals.sealed().map(move |sealed| (sealed, day))
+                    row.originals.entries().map(move |entry| (entry, day))
                 }));
                 if inserted > 0 {
                     self.memory.refusals = Refusals::default();

@@ -6,7 +6,7 @@ use pgrx::pg_sys::Oid;
 use vault::{Cache, Mask};
 
 use super::Day;
-use super::pending::Entry;
+use super::pending::Row;
 use crate::pg::invalidation::{changes_of, changes_so_far};
 
 /// Masks that a process remembers, at least.
@@ -22,20 +22,20 @@ thread_local! {
     static KNOWN: RefCell<Option<Known>> = const { RefCell::new(None) };
 }
 
-/// Takes those out of `entries` that `vault` has, and returns the state of it that this holds for.
-pub fn take_out_known(vault: Oid, entries: &mut Vec<(Mask, Entry)>) -> u64 {
+/// Takes those out of `rows` that `vault` has, and returns the state of it that this holds for.
+pub fn take_out_known(vault: Oid, rows: &mut Vec<Row<'_>>) -> u64 {
     let state = changes_of(vault);
     KNOWN.with_borrow_mut(|known| {
         if let Some(known) = known {
             known.bring_to(state);
-            entries.retain(|(mask, entry)| !known.masks.contains(*mask, entry.last_seen));
+            rows.retain(|row| !known.masks.contains(row.mask, row.days.last));
         }
     });
     state
 }
 
-/// A transaction has committed that found the vault in this state, and wrote these entries. Calls nothing of Postgres.
-pub fn committed(state: u64, entries: impl Iterator<Item = (Mask, Day)>) {
+/// A transaction has committed that found the vault in this state, and wrote these rows. Calls nothing of Postgres.
+pub fn committed(state: u64, rows: impl Iterator<Item = (Mask, Day)>) {
     // Who deleted from the vault since may have deleted an entry that was found there.
     if state != changes_so_far() {
         return;
@@ -46,7 +46,7 @@ pub fn committed(state: u64, entries: impl Iterator<Item = (Mask, Day)>) {
             state,
         });
         known.bring_to(state);
-        known.masks.committed(entries);
+        known.masks.committed(rows);
     });
 }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use login::{Mask, Masked, Rule};
-use vault::{CachingSealer, Kind, Recipients, SealError, Sealed};
+use vault::{CachingSealer, Entry, KeyId, Kind, Recipients, SealError, WrappedKey};
 
 /// Values whose sealed originals a process remembers; a value that is among them costs a look-up.
 const REMEMBERED: usize = 16_384;
@@ -19,17 +19,17 @@ pub enum Originals {
     /// Nothing: there was no vault when the message came.
     #[default]
     NotKept,
-    /// Those that the login has, sealed.
-    Sealed([Option<Arc<Sealed>>; 2]),
+    /// Those that the login has, sealed. Where there is no vault, a message is not to be larger for it.
+    Sealed(Box<[Option<Entry>; 2]>),
     /// They could not be sealed.
     NotSealed(SealError),
 }
 
 impl Originals {
-    /// What was sealed.
-    pub fn sealed(&self) -> impl Iterator<Item = &Arc<Sealed>> {
+    /// The entries that the vault is to have.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         let sealed: &[_] = match self {
-            Originals::Sealed(sealed) => sealed,
+            Originals::Sealed(sealed) => &**sealed,
             Originals::NotKept | Originals::NotSealed(_) => &[],
         };
         sealed.iter().flatten()
@@ -39,12 +39,19 @@ impl Originals {
 /// Seals originals on the I/O thread. All of a process share data keys, and what is remembered.
 pub struct OriginalsSealer(Arc<Mutex<CachingSealer>>);
 
+thread_local! {
+    /// That of this process, on the backend's thread.
+    static SEALER: RefCell<Option<Arc<Mutex<CachingSealer>>>> = const { RefCell::new(None) };
+}
+
+/// What a data key that this process sealed with was wrapped to. On the backend's thread.
+pub fn wrapped_key(id: KeyId) -> Option<Arc<WrappedKey>> {
+    SEALER.with_borrow(|sealer| lock(sealer.as_ref()?).wrapped_key(id))
+}
+
 impl OriginalsSealer {
     /// One that seals for `recipients`. On the backend's thread.
     pub fn new(recipients: &Recipients) -> OriginalsSealer {
-        thread_local! {
-            static SEALER: RefCell<Option<Arc<Mutex<CachingSealer>>>> = const { RefCell::new(None) };
-        }
         SEALER.with_borrow_mut(|sealer| match sealer {
             Some(sealer) => {
                 lock(sealer).set_recipients(recipients.clone());
@@ -63,7 +70,7 @@ impl OriginalsSealer {
         decode: impl FnOnce(&mut dyn FnMut(Masked, &Mask, &str) -> Result<(), Rule>) -> R,
     ) -> (R, Originals) {
         let mut sealer = lock(&self.0);
-        let mut sealed = [None, None];
+        let mut sealed = Box::new([None, None]);
         let mut error = None;
         let decoded = decode(&mut |field, mask, original| {
             if original.len() > LONGEST && original.chars().count() > LONGEST {
@@ -74,7 +81,7 @@ impl OriginalsSealer {
                 Masked::DeviceId => (Kind::DeviceId, 1),
             };
             match sealer.seal(kind, vault_mask(mask), original) {
-                Ok(original) => sealed[place] = Some(original),
+                Ok(entry) => sealed[place] = Some(entry),
                 Err(why) => error = Some(why),
             }
             Ok(())
@@ -125,8 +132,8 @@ mod tests {
         let (login, originals) = read(r#""10.0.0.1""#, r#""593-47-5928""#);
         let login = login.unwrap();
         let sealed: Vec<(Kind, String)> = originals
-            .sealed()
-            .map(|sealed| (sealed.kind(), sealed.mask().to_string()))
+            .entries()
+            .map(|entry| (entry.kind(), entry.mask().to_string()))
             .collect();
         assert_eq!(
             sealed,
@@ -136,7 +143,7 @@ mod tests {
             ]
         );
         let (_, nulls) = read("null", "null");
-        assert_eq!(nulls.sealed().count(), 0);
+        assert_eq!(nulls.entries().count(), 0);
         assert!(matches!(nulls, Originals::Sealed(_)));
     }
 

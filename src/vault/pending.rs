@@ -4,11 +4,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::collections::hash_map;
-use std::sync::Arc;
 
 use pgrx::PgLogLevel;
 use pgrx::pg_sys::panic::ErrorReport;
-use vault::{Mask, Sealed};
+use vault::{Entry, Mask};
 
 use super::dictionary::Dictionary;
 use super::{Day, known};
@@ -16,21 +15,37 @@ use crate::errors::Failure;
 use crate::pg::subtransaction::ByLevel;
 use crate::pg::transaction::{self, INDIFFERENT, Listener, with_snapshot};
 
-/// An entry that the vault is to have.
-pub struct Entry {
-    /// The sealed original.
-    pub sealed: Arc<Sealed>,
-    /// The first day of its logins in this transaction.
-    pub first_seen: Day,
-    /// The last one.
-    pub last_seen: Day,
+/// Entries that share what happens to them, each value once.
+#[derive(Default)]
+struct Entries {
+    all: Vec<(Entry, Days)>,
+    places: HashMap<Mask, usize>,
 }
 
-impl Entry {
-    fn was_seen_too(&mut self, first_seen: Day, last_seen: Day) {
-        self.first_seen = self.first_seen.min(first_seen);
-        self.last_seen = self.last_seen.max(last_seen);
+/// The days on which there were logins with a value.
+#[derive(Clone, Copy)]
+pub struct Days {
+    /// The first one.
+    pub first: Day,
+    /// The last one.
+    pub last: Day,
+}
+
+impl Days {
+    fn extend(&mut self, other: Days) {
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
     }
+}
+
+/// A row that the vault is to have.
+pub struct Row<'e> {
+    /// The mask of the value, which is the entry's, where it is quickly found.
+    pub mask: Mask,
+    /// When the value was seen in this transaction.
+    pub days: Days,
+    /// What is sealed.
+    pub entry: &'e Entry,
 }
 
 /// What a transaction that is about to commit has written.
@@ -49,77 +64,87 @@ static LISTENER: Listener = Listener {
 };
 
 thread_local! {
-    static PENDING: RefCell<ByLevel<HashMap<Mask, Entry>>> = const { RefCell::new(ByLevel::new()) };
+    static PENDING: RefCell<ByLevel<Entries>> = const { RefCell::new(ByLevel::new()) };
     static WRITTEN: Cell<Option<Written>> = const { Cell::new(None) };
 }
 
-/// Has the vault know these originals, each with the day of its login, if the current (sub)transaction commits, and all
+/// Has the vault know these entries, each with the day of its login, if the current (sub)transaction commits, and all
 /// above it.
-pub fn write_at_commit<'a>(originals: impl Iterator<Item = (&'a Arc<Sealed>, Day)>) {
-    let mut originals = originals.peekable();
-    if originals.peek().is_none() {
+pub fn write_at_commit<'a>(entries: impl Iterator<Item = (&'a Entry, Day)>) {
+    let mut entries = entries.peekable();
+    if entries.peek().is_none() {
         return;
     }
     transaction::listen(&LISTENER);
     PENDING.with_borrow_mut(|pending| {
         if pending.last_of_current_level().is_none() {
-            pending.push(HashMap::new());
+            pending.push(Entries::default());
         }
-        let Some(entries) = pending.last_of_current_level() else {
-            return;
-        };
-        for (sealed, day) in originals {
-            match entries.entry(sealed.mask()) {
-                hash_map::Entry::Occupied(mut known) => known.get_mut().was_seen_too(day, day),
-                hash_map::Entry::Vacant(place) => {
-                    place.insert(Entry {
-                        sealed: Arc::clone(sealed),
-                        first_seen: day,
-                        last_seen: day,
-                    });
-                }
+        if let Some(level) = pending.last_of_current_level() {
+            for (entry, day) in entries {
+                level.add(entry, day);
             }
         }
     });
 }
 
-/// Raises an error if the entries cannot be written: then there are no rows either.
-fn committing() {
-    let mut entries = each_once(PENDING.take().take());
-    if entries.is_empty() {
-        return;
+impl Entries {
+    fn add(&mut self, entry: &Entry, day: Day) {
+        let days = Days {
+            first: day,
+            last: day,
+        };
+        match self.places.entry(entry.mask()) {
+            hash_map::Entry::Occupied(place) => self.all[*place.get()].1.extend(days),
+            hash_map::Entry::Vacant(place) => {
+                place.insert(self.all.len());
+                self.all.push((entry.clone(), days));
+            }
+        }
     }
-    let written = with_snapshot(|| {
-        let dictionary = Dictionary::prepared()?;
-        let state = known::take_out_known(dictionary.oid(), &mut entries);
-        dictionary.write(&entries);
-        Ok::<_, Failure>(state)
-    });
-    let state = match written {
-        Ok(state) => state,
-        Err(failure) => return ErrorReport::from(failure).report(PgLogLevel::ERROR),
-    };
-    WRITTEN.set(Some(Written {
-        state,
-        masks: entries
-            .iter()
-            .map(|(mask, entry)| (*mask, entry.last_seen))
-            .collect(),
-    }));
 }
 
-/// The entries of all levels, each mask once, in the order of masks.
-fn each_once(levels: Vec<HashMap<Mask, Entry>>) -> Vec<(Mask, Entry)> {
-    let mut entries: Vec<(Mask, Entry)> = levels.into_iter().flatten().collect();
-    entries.sort_unstable_by_key(|(mask, _)| *mask);
-    entries.dedup_by(|(again, later), (mask, entry)| {
-        let is_same = again == mask;
+/// Raises an error if the entries cannot be written: then there are no rows either.
+fn committing() {
+    let levels = PENDING.take().take();
+    if levels.is_empty() {
+        return;
+    }
+    let mut rows = in_order(&levels);
+    let written = with_snapshot(|| {
+        let dictionary = Dictionary::prepared()?;
+        let state = known::take_out_known(dictionary.oid(), &mut rows);
+        dictionary.write(&rows)?;
+        Ok::<_, Failure>(state)
+    });
+    match written {
+        Ok(state) => WRITTEN.set(Some(Written {
+            state,
+            masks: rows.iter().map(|row| (row.mask, row.days.last)).collect(),
+        })),
+        Err(failure) => ErrorReport::from(failure).report(PgLogLevel::ERROR),
+    }
+}
+
+/// The entries of all levels in the order of their masks, each mask once.
+fn in_order(levels: &[Entries]) -> Vec<Row<'_>> {
+    let entries = levels.iter().flat_map(|level| &level.all);
+    let mut rows: Vec<Row<'_>> = entries
+        .map(|(entry, days)| Row {
+            mask: entry.mask(),
+            days: *days,
+            entry,
+        })
+        .collect();
+    rows.sort_unstable_by_key(|row| row.mask);
+    rows.dedup_by(|again, first| {
+        let is_same = again.mask == first.mask;
         if is_same {
-            entry.was_seen_too(later.first_seen, later.last_seen);
+            first.days.extend(again.days);
         }
         is_same
     });
-    entries
+    rows
 }
 
 fn committed() {

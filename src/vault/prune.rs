@@ -48,25 +48,39 @@ fn day_before_now(duration: Duration) -> Day {
 }
 
 /// A value that was seen on the day itself may have been seen at its end.
+///
+/// The index on `key_id` and `last_seen` has them together for each data key, of which there are few.
 fn delete_unseen_since(vault: &OwnTable, day: Day, most: i64) -> SpiResult<i64> {
     let table = vault.name();
-    let unseen = format!(
-        "FROM {table} WHERE last_seen OPERATOR(pg_catalog.<) \
-           ('2000-01-01'::pg_catalog.date OPERATOR(pg_catalog.+) $1)"
+    let day = format!("('2000-01-01'::pg_catalog.date OPERATOR(pg_catalog.+) {day})");
+    let find = format!(
+        "WITH RECURSIVE key (id) AS ( \
+           (SELECT key_id FROM {table} ORDER BY key_id LIMIT 1) \
+           UNION ALL \
+           SELECT (SELECT key_id FROM {table} WHERE key_id OPERATOR(pg_catalog.>) key.id ORDER BY key_id LIMIT 1) \
+           FROM key WHERE key.id IS NOT NULL) \
+         SELECT unseen.mask FROM key, LATERAL ( \
+           SELECT mask FROM {table} AS entry WHERE entry.key_id OPERATOR(pg_catalog.=) key.id \
+           AND entry.last_seen OPERATOR(pg_catalog.<) {day} LIMIT $1) AS unseen LIMIT $1"
     );
     // What a session is about to bring up to date is left to it.
     let delete = format!(
         "DELETE FROM {table} WHERE mask OPERATOR(pg_catalog.=) ANY (ARRAY( \
-           SELECT mask {unseen} ORDER BY last_seen LIMIT $2 FOR UPDATE SKIP LOCKED))"
+           SELECT mask FROM {table} WHERE mask OPERATOR(pg_catalog.=) ANY ($1) \
+           AND last_seen OPERATOR(pg_catalog.<) {day} FOR UPDATE SKIP LOCKED))"
     );
     vault.write(|| {
         Spi::connect_mut(|client| {
+            let masks: Vec<String> = client
+                .update(find.as_str(), None, &[most.into()])?
+                .filter_map(|row| row.get(1).transpose())
+                .collect::<SpiResult<_>>()?;
             // Each DELETE has every process forget what it knows, one that finds nothing as well.
-            let any = format!("SELECT 1 {unseen} LIMIT 1");
-            if client.update(any.as_str(), None, &[day.into()])?.is_empty() {
+            if masks.is_empty() {
                 return Ok(0);
             }
-            let deleted = client.update(delete.as_str(), None, &[day.into(), most.into()])?;
+            let masks = array::text(masks.iter().map(|mask| Some(mask.as_str())));
+            let deleted = client.update(delete.as_str(), None, &[masks])?;
             Ok(deleted.len() as i64)
         })
     })

@@ -217,7 +217,7 @@ fn values_that_were_not_seen_for_the_retention_are_pruned_by_hand() {
     );
 
     session.run("SELECT sqs_prune(1)");
-    assert_eq!(session.vault_masks().len(), 9, "the oldest first");
+    assert_eq!(session.vault_masks().len(), 9);
     session.run("SELECT sqs_prune()");
     assert_eq!(session.vault_masks().len(), 8);
     session.run("SELECT sqs_prune()");

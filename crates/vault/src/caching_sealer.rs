@@ -1,9 +1,10 @@
 //! Sealing a value once that comes often.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::recent::Recent;
-use crate::{Kind, Mask, Recipients, SealError, Sealed, Sealer};
+use crate::{Entry, KeyId, Kind, Mask, Recipients, SealError, Sealer, WrappedKey};
 
 /// Longer originals are sealed each time, so that a few of them cannot fill the memory.
 const LONGEST_REMEMBERED: usize = 256;
@@ -15,15 +16,18 @@ const LONGEST_REMEMBERED: usize = 256;
 pub struct CachingSealer {
     sealer: Sealer,
     /// All sealed for the sealer's recipients.
-    sealed: Recent<Arc<Sealed>>,
+    sealed: Recent<Entry>,
+    /// What its data keys were wrapped to, those before the one in use as well: entries may still be on their way.
+    keys: BTreeMap<KeyId, Arc<WrappedKey>>,
 }
 
 impl CachingSealer {
-    /// One that remembers about as many values as `capacity`, of those that came last, in about 250 bytes each.
+    /// One that remembers about as many values as `capacity`, of those that came last, in about 200 bytes each.
     pub fn new(recipients: Recipients, capacity: usize) -> CachingSealer {
         CachingSealer {
             sealer: Sealer::new(recipients),
             sealed: Recent::new(capacity),
+            keys: BTreeMap::new(),
         }
     }
 
@@ -35,27 +39,30 @@ impl CachingSealer {
         }
     }
 
-    /// The sealed `original`, whose mask is `mask`.
+    /// The entry of `original`, whose mask is `mask`.
     ///
     /// An `ip` and a `device_id` of the same mask are the same text, and share the entry of the one that came first, as
     /// they do in the vault.
     ///
     /// # Errors
     /// As [`Sealer::seal`].
-    pub fn seal(
-        &mut self,
-        kind: Kind,
-        mask: Mask,
-        original: &str,
-    ) -> Result<Arc<Sealed>, SealError> {
-        if let Some(sealed) = self.sealed.get(mask) {
-            return Ok(Arc::clone(sealed));
+    pub fn seal(&mut self, kind: Kind, mask: Mask, original: &str) -> Result<Entry, SealError> {
+        if let Some(entry) = self.sealed.get(mask) {
+            return Ok(entry.clone());
         }
-        let sealed = Arc::new(self.sealer.seal(kind, mask, original)?);
+        let sealed = self.sealer.seal(kind, mask, original)?;
+        let key = sealed.key();
+        self.keys.entry(key.id()).or_insert_with(|| Arc::clone(key));
+        let entry = Entry::from(&sealed);
         if original.len() <= LONGEST_REMEMBERED {
-            self.sealed.put(mask, Arc::clone(&sealed));
+            self.sealed.put(mask, entry.clone());
         }
-        Ok(sealed)
+        Ok(entry)
+    }
+
+    /// What a data key of this sealer was wrapped to.
+    pub fn wrapped_key(&self, id: KeyId) -> Option<Arc<WrappedKey>> {
+        self.keys.get(&id).cloned()
     }
 }
 
@@ -80,7 +87,7 @@ mod tests {
         let first = sealer.seal(Kind::Ip, mask(1), "10.0.0.1").unwrap();
         let again = sealer.seal(Kind::Ip, mask(1), "10.0.0.1").unwrap();
         let other = sealer.seal(Kind::Ip, mask(2), "10.0.0.2").unwrap();
-        assert!(Arc::ptr_eq(&first, &again));
+        assert_eq!(first.sealed(), again.sealed());
         assert_eq!(other.mask(), mask(2));
     }
 
@@ -89,13 +96,18 @@ mod tests {
         let (some, others) = (recipients(), recipients());
         let mut sealer = CachingSealer::new(some.clone(), 10);
         let before = sealer.seal(Kind::Ip, mask(1), "10.0.0.1").unwrap();
-        sealer.set_recipients(some);
+        sealer.set_recipients(some.clone());
         let same = sealer.seal(Kind::Ip, mask(1), "10.0.0.1").unwrap();
-        assert!(Arc::ptr_eq(&before, &same));
+        assert_eq!(before.sealed(), same.sealed());
 
         sealer.set_recipients(others.clone());
         let after = sealer.seal(Kind::Ip, mask(1), "10.0.0.1").unwrap();
-        assert_eq!(after.key().recipients(), others.texts());
+        let recipients_of = |entry: &Entry| {
+            let key = sealer.wrapped_key(entry.key_id()).unwrap();
+            key.recipients().to_vec()
+        };
+        assert_eq!(recipients_of(&after), others.texts());
+        assert_eq!(recipients_of(&before), some.texts(), "it may be on its way");
     }
 
     #[test]
@@ -105,7 +117,7 @@ mod tests {
             let text = "x".repeat(length);
             let first = sealer.seal(Kind::DeviceId, mask(length), &text).unwrap();
             let again = sealer.seal(Kind::DeviceId, mask(length), &text).unwrap();
-            assert_eq!(Arc::ptr_eq(&first, &again), is_remembered, "{length}");
+            assert_eq!(first.sealed() == again.sealed(), is_remembered, "{length}");
         }
     }
 }

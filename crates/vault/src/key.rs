@@ -52,6 +52,11 @@ pub struct KeyId(Uuid);
 pub struct KeyIdError;
 
 impl KeyId {
+    /// What a Postgres `uuid` holds.
+    pub fn from_bytes(bytes: [u8; 16]) -> KeyId {
+        KeyId(Uuid::from_bytes(bytes))
+    }
+
     /// As a Postgres `uuid` has it.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

@@ -11,7 +11,8 @@
 //!
 //! # The way of an original
 //! 1. `recipients`: [`Recipients::parse`] reads the file that names the recipients.
-//! 2. `caching_sealer`: an original that was sealed a moment ago is not sealed again ([`CachingSealer`]).
+//! 2. `caching_sealer`: an original that was sealed a moment ago is not sealed again ([`CachingSealer`]). What it gives
+//!    out is an [`Entry`].
 //! 3. `sealer`: a [`Sealer`] makes data keys and replaces them in time; `key` wraps them, by way of `wrap`;
 //!    `nonces` has the randomness of each value.
 //! 4. `format`: the original is padded and encrypted, by way of `cipher`. `docs/vault.md` has the format to the byte.
@@ -27,6 +28,7 @@
 mod cache;
 mod caching_sealer;
 mod cipher;
+mod entry;
 mod format;
 mod key;
 mod keyring;
@@ -40,6 +42,7 @@ mod wrap;
 
 pub use cache::Cache;
 pub use caching_sealer::CachingSealer;
+pub use entry::Entry;
 pub use key::{KeyId, KeyIdError, WrappedKey};
 pub use keyring::{Keyring, OpenError, Original, UnwrapError};
 pub use kind::Kind;
