@@ -45,7 +45,7 @@ FROM toolchain AS builder
 # tests and tools, which are not here.
 WORKDIR /user_logins_sqs
 COPY . .
-# The maintainer that the package names; see scripts/package.
+# The maintainer that the package names; see scripts/package/common.bash.
 ARG DEBFULLNAME
 ARG DEBEMAIL
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
@@ -55,10 +55,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
  && ln -s "/cache/user_logins_sqs/$PG_MAJOR-$VERSION_CODENAME" target \
  && find . -type f -exec touch {} + \
  && sed -i 's|^members = .*|members = ["crates/*"]|' Cargo.toml \
- && scripts/package /packages
+ && scripts/package/all /packages
 
 
-# For those who want the Debian package alone:
+# For those who want the Debian packages alone, that of unseal among them:
 #
 #   docker build --target package --output . .
 FROM scratch AS package
@@ -70,7 +70,7 @@ FROM postgres:${POSTGRES_MAJOR}-${DEBIAN_SUITE}
 RUN --mount=type=bind,from=package,target=/packages \
     apt-get update \
  && apt-get install --yes --no-install-recommends \
-        /packages/*.deb "postgresql-$PG_MAJOR-cron" \
+        /packages/postgresql-*.deb "postgresql-$PG_MAJOR-cron" \
  && rm -rf /var/lib/apt/lists/*
 
 # initdb begins every new cluster's postgresql.conf with this file.

@@ -14,7 +14,7 @@ export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND := 1
 .DEFAULT_GOAL := help
 .PHONY: help setup install demo demo-stop bench \
 	test test-format test-lint test-lint-quick test-unit test-database test-blackbox test-demo \
-	package test-docker test-versions test-all
+	unseal package test-docker test-versions test-all
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -58,8 +58,11 @@ test-demo: ## The demo, from its start to its end
 bench: setup ## Throughput and CPU against other ways to do it; N=, LATENCIES=, REPEATS=, LEDGER=, ONLY=
 	@benches/run
 
-package: ## A Debian package for the server of PG_CONFIG, into target/packages
-	@scripts/package
+unseal: ## The program that opens what the vault sealed, for where the private key is
+	@scripts/unseal
+
+package: ## Debian packages of the extension, for the server of PG_CONFIG, and of unseal, into target/packages
+	@scripts/package/all
 
 test-docker: ## The image, docker-compose.yml and the package, in containers; POSTGRES=17-trixie for another version
 	@tests/docker/run $(POSTGRES)

@@ -10,6 +10,8 @@ REVOKE ALL ON FUNCTION sqs_prune(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_masks(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_check(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sqs_peek(text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_forget(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION sqs_vault_deleted() FROM PUBLIC;
 
 COMMENT ON FUNCTION sqs_ingest(text, integer, integer) IS
     'Receive up to n messages from an SQS queue, insert them into user_logins, return the number of rows';
@@ -24,13 +26,17 @@ COMMENT ON FUNCTION sqs_subscription_stamp() IS
 COMMENT ON FUNCTION sqs_subscription_check_role() IS
     'Trigger function: a row names a role that its writer has the rights of';
 COMMENT ON FUNCTION sqs_prune(bigint) IS
-    'Remove days of the ledger, and rejections, that are older than user_logins_sqs.ledger_retention; return the number of entries';
+    'Remove days of the ledger and rejections older than user_logins_sqs.ledger_retention, and what the vault has not seen for vault_retention; return the number of ledger entries';
 COMMENT ON FUNCTION sqs_masks(text) IS
     'Masks that an ip or device_id has here: under the current key, under older ones, and without a key';
 COMMENT ON FUNCTION sqs_check(text) IS
     'What keeps messages from becoming rows: a row for everything that an ingest needs. Receives nothing';
 COMMENT ON FUNCTION sqs_peek(text, integer) IS
     'What an ingest would make of the next messages of an SQS queue, which stay there';
+COMMENT ON FUNCTION sqs_forget(text) IS
+    'Delete what the vault has of an ip or a device_id, return the number of entries';
+COMMENT ON FUNCTION sqs_vault_deleted() IS
+    'Trigger function: has sessions no longer rely on entries that they know';
 COMMENT ON FUNCTION sqs_check_user_logins() IS
     'Raise an error if user_logins cannot take rows from the current user, as every ingest does before it receives';
 

@@ -3,6 +3,7 @@
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 use queue::{ErrorKind, InvalidEndpoint, InvalidQueueUrl};
+use vault::{RecipientsError, SealError};
 
 /// What a call can fail with, other than by an error of Postgres' own.
 #[derive(Debug)]
@@ -31,6 +32,14 @@ pub enum Failure {
     },
     /// A line of a file with several keys is no key.
     MaskKeyMalformed { file: String, line: usize },
+    /// The file that `vault_recipients_file` names cannot be read.
+    RecipientsUnreadable { file: String, why: std::io::Error },
+    /// It names no recipients, or something else.
+    RecipientsUnusable { file: String, why: RecipientsError },
+    /// An original could not be sealed, through no fault of its message.
+    CannotSeal(SealError),
+    /// What was sealed cannot be written, since nobody could open it.
+    DataKeyLost,
     /// The extension is not in this database.
     NotInstalled,
     /// Text is not UTF-8 in this database.
@@ -163,6 +172,7 @@ fn said(failure: Failure) -> Said {
         .hint(match argument {
             "queue_url" => "Pass the URL of a queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue.",
             "n" => "Pass the maximum number of messages to receive.",
+            "value" => "Pass an ip or a device_id, as messages have it.",
             _ => "Omit the argument to use its default.",
         }),
         OutOfRange { argument, value, range } => {
@@ -202,6 +212,22 @@ fn said(failure: Failure) -> Said {
         )
         .detail("In a file of more than one line, each line must be a name and a key.")
         .hint("Write one key per line as \"name: key\", the current key first, or a single key without a name."),
+        RecipientsUnreadable { file, why } => {
+            Said::new(ERRCODE_UNDEFINED_FILE, format!("could not read vault recipients file \"{file}\": {why}"))
+                .detail("Nothing was received, since originals could not be kept.")
+                .hint("user_logins_sqs.vault_recipients_file must name a file that the server's operating-system user can read.")
+        }
+        RecipientsUnusable { file, why } => {
+            Said::new(ERRCODE_INVALID_PARAMETER_VALUE, format!("invalid vault recipients file \"{file}\": {why}"))
+                .detail("Nothing was received, since originals could not be kept.")
+                .hint("The file must hold one public key (age1...) per line, as printed by age-keygen.")
+        }
+        DataKeyLost => Said::new(ERRCODE_INTERNAL_ERROR, "the data key of a sealed original is not known")
+            .detail("Nobody could open what it sealed. No message was rejected; all are kept or released.")
+            .hint("Try again in another session, and please report it."),
+        CannotSeal(why) => Said::new(ERRCODE_SYSTEM_ERROR, format!("could not seal an original: {why}"))
+            .detail("No message was rejected; all are kept or released.")
+            .hint("Try again later."),
         NotInstalled => {
             Said::new(ERRCODE_UNDEFINED_OBJECT, "extension \"user_logins_sqs\" is not installed in this database")
                 .hint("Use CREATE EXTENSION user_logins_sqs.")

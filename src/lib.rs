@@ -8,6 +8,7 @@
 //! - *rejection*: a message that cannot become a row, and why.
 //! - *receipt handle*: the right to delete a message; a *receipt* stands for one that the I/O thread keeps.
 //! - *batch*: the messages of one transaction; a *chunk* is the part of it that one pair of statements writes.
+//! - *vault*: the originals of masked values, sealed with public keys on the I/O thread; see [`vault`].
 //! - *ledger*: the ids of the messages that have become rows, so that none does twice.
 //! - *subscription*: the wish that a queue be ingested from by itself; a *worker* is a process that does it, the
 //!   *launcher* the one that starts workers.
@@ -41,6 +42,7 @@ mod sqs_check;
 mod sqs_check_user_logins;
 mod sqs_create_user_logins;
 mod sqs_drain;
+mod sqs_forget;
 mod sqs_ingest;
 mod sqs_masks;
 mod sqs_peek;
@@ -51,7 +53,9 @@ mod sqs_stat_lag;
 mod sqs_stat_reset;
 mod sqs_subscribe;
 mod sqs_subscription;
+mod sqs_vault;
 mod stat;
+mod vault;
 mod worker;
 
 use pgrx::pg_guard;
@@ -68,6 +72,11 @@ pgrx::extension_sql_file!(
         sqs_subscription::sqs_subscription_check_role,
         sqs_subscription::sqs_subscription_changed
     ]
+);
+pgrx::extension_sql_file!(
+    "../sql/vault.sql",
+    name = "vault",
+    requires = ["tables", sqs_vault::sqs_vault_deleted]
 );
 pgrx::extension_sql_file!(
     "../sql/stat.sql",

@@ -28,6 +28,12 @@ pub const REJECTED: &CStr = c"sqs_rejected";
 pub const QUEUE: &CStr = c"sqs_queue";
 /// The queues that background workers ingest from.
 pub const SUBSCRIPTION: &CStr = c"sqs_subscription";
+/// Sealed originals, by mask.
+pub const VAULT: &CStr = c"sqs_vault";
+/// Its column `mask`.
+const VAULT_MASK: i16 = 1;
+/// The data keys that they are sealed with, wrapped.
+pub const VAULT_KEY: &CStr = c"sqs_vault_key";
 
 /// A table of the extension.
 #[derive(Clone, PartialEq, Eq)]
@@ -256,6 +262,7 @@ impl OwnTable {
             *own.table == *self.bare_name
                 && own.name == trigger.name
                 && own.kind == trigger.kind
+                && own.columns == trigger.columns
                 && relation::function_name(trigger.function).as_deref() == Some(own.function)
         });
         made && trigger.is_plain && relation::is_function_of(trigger.function, EXTENSION)
@@ -280,12 +287,14 @@ struct OwnTrigger {
     function: &'static str,
     /// When it fires, as `pg_trigger.tgtype` has it.
     kind: u32,
+    /// The columns that its UPDATE is of; none: all.
+    columns: &'static [i16],
     /// Where it fires at least.
     enabled: Enabled,
 }
 
 /// All triggers that sql/ makes.
-const OWN_TRIGGERS: [OwnTrigger; 3] = {
+const OWN_TRIGGERS: [OwnTrigger; 4] = {
     use pgrx::pg_sys::{
         TRIGGER_TYPE_BEFORE as BEFORE, TRIGGER_TYPE_DELETE as DELETE,
         TRIGGER_TYPE_INSERT as INSERT, TRIGGER_TYPE_ROW as ROW, TRIGGER_TYPE_TRUNCATE as TRUNCATE,
@@ -297,6 +306,7 @@ const OWN_TRIGGERS: [OwnTrigger; 3] = {
             name: "stamp_installation",
             function: "sqs_subscription_stamp",
             kind: ROW | BEFORE | INSERT | UPDATE,
+            columns: &[],
             enabled: Enabled::Always,
         },
         OwnTrigger {
@@ -304,6 +314,7 @@ const OWN_TRIGGERS: [OwnTrigger; 3] = {
             name: "check_role",
             function: "sqs_subscription_check_role",
             kind: ROW | INSERT | UPDATE,
+            columns: &[],
             enabled: Enabled::Here,
         },
         OwnTrigger {
@@ -311,7 +322,16 @@ const OWN_TRIGGERS: [OwnTrigger; 3] = {
             name: "wake_launcher",
             function: "sqs_subscription_changed",
             kind: INSERT | UPDATE | DELETE | TRUNCATE,
+            columns: &[],
             enabled: Enabled::Here,
+        },
+        OwnTrigger {
+            table: VAULT,
+            name: "deleted",
+            function: "sqs_vault_deleted",
+            kind: UPDATE | DELETE | TRUNCATE,
+            columns: &[VAULT_MASK],
+            enabled: Enabled::Always,
         },
     ]
 };

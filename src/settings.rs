@@ -10,6 +10,9 @@ static ENDPOINT_URL: GucSetting<Option<CString>> = GucSetting::<Option<CString>>
 static REGION: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOWED_QUEUES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static MASK_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static VAULT_RECIPIENTS_FILE: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(None);
+static VAULT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(0);
 static APP_VERSION_ENCODING: GucSetting<AppVersionEncoding> =
     GucSetting::<AppVersionEncoding>::new(AppVersionEncoding::Digits);
 static RECEIVE_CONCURRENCY: GucSetting<i32> = GucSetting::<i32>::new(256);
@@ -75,6 +78,16 @@ pub fn mask_key_file() -> Option<String> {
     text(&MASK_KEY_FILE)
 }
 
+/// The file that names whom originals are sealed for, if they are.
+pub fn vault_recipients_file() -> Option<String> {
+    text(&VAULT_RECIPIENTS_FILE)
+}
+
+/// How long the vault keeps the original of a value that is not seen any more; zero: for ever.
+pub fn vault_retention() -> Duration {
+    Duration::from_secs(60 * u64::try_from(VAULT_RETENTION.get()).unwrap_or(0))
+}
+
 /// How `app_version` becomes an integer.
 pub fn app_version_encoding() -> AppVersionEncoding {
     APP_VERSION_ENCODING.get()
@@ -134,6 +147,7 @@ fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
 pub fn init() {
     connection();
     masking();
+    vault();
     receiving();
     writing();
     subscriptions();
@@ -184,6 +198,27 @@ fn masking() {
         &APP_VERSION_ENCODING,
         GucContext::Userset,
         GucFlags::default(),
+    );
+}
+
+fn vault() {
+    GucRegistry::define_string_guc(
+        c"user_logins_sqs.vault_recipients_file",
+        c"File that names the age recipients for whom the originals of masked values are sealed.",
+        c"One public key (age1...) a line. Empty: originals are not kept.",
+        &VAULT_RECIPIENTS_FILE,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_int_guc(
+        c"user_logins_sqs.vault_retention",
+        c"How long the vault keeps the original of a value, from the day on which it was seen last.",
+        c"0: for ever.",
+        &VAULT_RETENTION,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MIN,
     );
 }
 

@@ -71,7 +71,7 @@ impl Drain {
 
     fn run(&self, transactions: &NonAtomic) -> Result<(), Failure> {
         let _progress = Progress::begin(self.source.queue().url().as_str(), self.limit);
-        let target = Target::check()?;
+        let target = Target::check(self.source.keeps_originals())?;
         self.source.stat().begin();
         let memory = Memory::recall(&self.source, &target);
         let mut writer = Writer::new(&self.source, &target, AtAbort::Release).resume(memory);

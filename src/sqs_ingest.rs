@@ -66,7 +66,7 @@ impl Call {
 
     fn run(&self) -> Result<i64, Failure> {
         let _progress = Progress::begin(self.source.queue().url().as_str(), Some(self.limit));
-        let target = Target::check()?;
+        let target = Target::check(self.source.keeps_originals())?;
         self.source.stat().begin();
         let memory = Memory::recall(&self.source, &target);
         let mut writer = Writer::new(&self.source, &target, AtAbort::Release).resume(memory);

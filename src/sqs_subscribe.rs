@@ -35,7 +35,7 @@ fn sqs_subscribe(
     let queue_url = normal_url(queue_url)?;
     check_workers_possible()?;
     let source = Source::new(&queue_url)?;
-    Target::check()?;
+    Target::check(source.keeps_originals())?;
     let known = Known::find(&queue_url)?;
     known.may_change(&queue_url)?;
     source.stat().begin();

@@ -36,5 +36,6 @@ mod sample_rows;
 mod statistics;
 mod subscriptions;
 mod the_harness;
+mod vault;
 mod worker;
 mod worker_crashes;

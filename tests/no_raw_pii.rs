@@ -8,6 +8,7 @@ use tests::cluster::{Cluster, Plan, Stop};
 use tests::database::{Database, literal, show, show_db};
 use tests::queue::Queue;
 use tests::scripted::{Answer, ScriptedSqs};
+use tests::vault::KeyPair;
 use tests::{localstack, logins};
 
 /// Every raw value that must not be found has this in it; so short that no encoding of an address hides it.
@@ -207,9 +208,25 @@ fn ingest_with_every_trouble(database: &Database, told: &mut Told) {
 
 #[test]
 fn raw_values_are_found_nowhere() {
+    expect_raw_values_nowhere(None);
+}
+
+#[test]
+fn raw_values_are_found_nowhere_with_the_vault_on() {
+    expect_raw_values_nowhere(Some(KeyPair::generate()));
+}
+
+fn expect_raw_values_nowhere(vault: Option<KeyPair>) {
     let cluster = talkative_server();
     let database = Database::with_extension(&cluster);
     let mut told = Told::default();
+    if let Some(pair) = &vault {
+        database.connect().run(&format!(
+            "ALTER DATABASE {} SET user_logins_sqs.vault_recipients_file = {}",
+            database.name(),
+            literal(&pair.file())
+        ));
+    }
     database
         .connect()
         .run("CREATE EXTENSION pg_stat_statements");
@@ -219,6 +236,15 @@ fn raw_values_are_found_nowhere() {
     let mut session = database.connect();
     assert!(session.logins() >= 200);
     assert!(session.rejections().len() >= 15);
+    if let Some(pair) = &vault {
+        let opened = pair.open(&mut session).originals;
+        assert!(opened.values().any(|original| original.starts_with(RAW_IP)));
+        assert_eq!(
+            opened.into_keys().collect::<Vec<_>>(),
+            session.masks(),
+            "the originals are there, sealed"
+        );
+    }
     told.0 += &format!("{:?}", session.rows("SELECT * FROM pg_stat_statements"));
     told.0 += &format!("{:?}", session.rows("SELECT * FROM pg_stat_activity"));
     session.run("CHECKPOINT");

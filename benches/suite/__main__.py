@@ -15,6 +15,7 @@ import overlap
 import picture
 import queue_server
 import report
+import vault
 import worker
 from report import Mark
 from run import all_interleaved, interleaved, middle, spread
@@ -34,7 +35,7 @@ CONCURRENCIES = (4, 16, 64, 256)
 BURST = 10_000
 # Those that need workers run in a server that preloads the library.
 PRELOADED = ("throughput", "workers")
-SECTIONS = ("throughput", "small", "concurrency", "overlap", "ledger", "memory", "statistics", "workers")
+SECTIONS = ("throughput", "small", "concurrency", "overlap", "ledger", "memory", "statistics", "vault", "workers")
 
 
 def main():
@@ -342,6 +343,29 @@ class Suite:
                 cost <= max(0.02 * without, noise),
             )
         )
+
+    def vault(self):
+        """What keeping originals costs, where values repeat and where none does."""
+        people = max(1, self.options.messages // 100)
+        scenarios = {
+            (of, keeps): lambda of=of, keeps=keeps: vault.drain(self.ways, of, keeps)
+            for of in (people, self.options.messages)
+            for keeps in (False, True)
+        }
+        say(f"of {people:,} people, and of as many as messages")
+        found = interleaved(scenarios, self.options.repeats, say)
+        rows = []
+        for of, aim in ((people, 1.15), (self.options.messages, 2)):
+            without, keeping = found[of, False], found[of, True]
+            times = keeping.cpu["both"] / without.cpu["both"]
+            self.marks.append(
+                Mark(f"the vault, messages of {of:,} people, CPU", f"≤ {aim:.2f} ×", report.ratio(times), times <= aim)
+            )
+            for name, run in (("without a vault", without), ("sealed", keeping)):
+                spent = [f"{run.cpu[who]:.2f}" for who in ("backend", "io_thread", "both")]
+                rows.append([f"messages of {of:,} people, {name}", report.rate(run), *spent])
+        head = ["`sqs_drain` at 0 ms", "messages/s", "CPU, µs a message: backend thread", "I/O thread", "both"]
+        self.tables.append(("Vault", report.table(head, rows)))
 
     def workers(self):
         ways = self.ways

@@ -25,9 +25,10 @@ class QueueServer:
     def url(self):
         return self.http_url.replace("http:", "https:") if self.tls else self.http_url
 
-    def fill(self, messages, latency_ms):
-        """Empties the queue, puts `messages` logins into it and sets the latency of each call."""
-        return self._call("POST", f"reset?preload={messages}&latency_ms={latency_ms}")
+    def fill(self, messages, latency_ms, people=None):
+        """Empties the queue, puts `messages` logins of so many `people` into it (if not given: each of another one) and
+        sets the latency of each call."""
+        return self._call("POST", f"reset?preload={messages}&people={people or messages}&latency_ms={latency_ms}")
 
     def send(self, messages, per_second):
         """Lets `messages` logins be sent, one after the other, in the background."""

@@ -24,6 +24,14 @@ mod tests {
     }
 
     #[pg_test]
+    fn bytes_of_every_length_read_back() {
+        let values: Vec<Vec<u8>> = (0..70).map(|length| vec![0xfe; length]).collect();
+        let array = array::bytea(values.iter().map(Vec::as_slice));
+        let expected = "(SELECT array_agg(decode(repeat('fe', n), 'hex') ORDER BY n) FROM generate_series(0, 69) n)";
+        assert!(shown(array, expected));
+    }
+
+    #[pg_test]
     fn nulls_are_where_they_were_put() {
         for count in [1, 7, 8, 9, 16, 17, 1_000] {
             let values = (0..count).map(|n| (n % 3 != 0).then_some("x"));

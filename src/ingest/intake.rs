@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use login::Decoder;
 use pgrx::check_for_interrupts;
 use queue::{End, ErrorKind, Inlet, Next, Receive};
 
-use super::message::{Decoded, Message, Taken};
+use super::message::{Message, Taken};
+use super::reader::{Content, Reader};
 use super::receipts;
 use super::source::Source;
 use crate::errors::Failure;
@@ -19,8 +19,8 @@ use crate::stat::QueueStat;
 /// Messages on their way to become rows.
 pub struct Intake {
     /// The last one is that of the current settings. Others were before it, and bring what they had begun to receive.
-    inlets: Vec<Inlet<Decoded>>,
-    decoder: SharedDecoder,
+    inlets: Vec<Inlet<Content>>,
+    reader: SharedReader,
     waiting: VecDeque<Message>,
     queue_empty: bool,
     stat: QueueStat,
@@ -35,7 +35,7 @@ impl Intake {
     pub fn open(source: &Source, how: Receive) -> Result<Intake, Failure> {
         let mut intake = Intake {
             inlets: Vec::new(),
-            decoder: SharedDecoder::new(source.decoder()),
+            reader: SharedReader::new(source.reader()),
             waiting: VecDeque::new(),
             queue_empty: false,
             stat: source.stat().clone(),
@@ -55,17 +55,16 @@ impl Intake {
     }
 
     fn receive(&mut self, source: &Source, how: Receive) -> Result<(), Failure> {
-        let decoder = self.decoder.clone();
-        let inlet = io::with(|io| {
-            io.receive(source.queue(), how, move |body| decoder.lock().decode(body))
-        })?;
+        let reader = self.reader.clone();
+        let inlet =
+            io::with(|io| io.receive(source.queue(), how, move |body| reader.lock().read(body)))?;
         self.inlets.push(inlet);
         Ok(())
     }
 
-    /// Decodes and masks like this whatever is received from now on, whenever it was asked for.
-    pub fn decode_with(&self, decoder: Decoder) {
-        *self.decoder.lock() = decoder;
+    /// Reads like this whatever is received from now on, whenever it was asked for.
+    pub fn read_with(&self, reader: Reader) {
+        *self.reader.lock() = reader;
     }
 
     /// Asks for no more. What is being received still comes, then [`ended`](Intake::ended) says so.
@@ -177,17 +176,17 @@ impl Intake {
     }
 }
 
-/// The decoder that the I/O thread uses, and that can be replaced meanwhile.
+/// What the I/O thread reads bodies with, and that can be replaced meanwhile.
 #[derive(Clone)]
-struct SharedDecoder(Arc<Mutex<Decoder>>);
+struct SharedReader(Arc<Mutex<Reader>>);
 
-impl SharedDecoder {
-    fn new(decoder: Decoder) -> SharedDecoder {
-        SharedDecoder(Arc::new(Mutex::new(decoder)))
+impl SharedReader {
+    fn new(reader: Reader) -> SharedReader {
+        SharedReader(Arc::new(Mutex::new(reader)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Decoder> {
-        // A panic while decoding leaves the decoder as it was.
+    fn lock(&self) -> MutexGuard<'_, Reader> {
+        // A panic while reading leaves the reader as it was.
         self.0
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())

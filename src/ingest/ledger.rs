@@ -12,11 +12,9 @@ use super::message::Row;
 use super::ring::Ring;
 use crate::own_tables::OwnTable;
 use crate::pg::array::{self, rows_of};
-use crate::pg::relation;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::subtransaction::attempt_to_keep;
-
-const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
+use crate::pg::{clock, relation};
 
 /// The ledger's key. A redelivery carries the same time of sending, so the pair is as exact as the id alone, and
 /// new entries go to the right edge of the index.
@@ -31,18 +29,7 @@ pub struct Key {
 impl Key {
     /// The UTC day of sending, in days since 2000-01-01, as a `date` has them.
     pub fn day(&self) -> i32 {
-        Key::day_of(self.sent_at)
-    }
-
-    /// The UTC day of a time in microseconds since 2000-01-01.
-    pub fn day_of(time: i64) -> i32 {
-        // A timestamptz holds fewer than 2^31 days.
-        time.div_euclid(MICROSECONDS_A_DAY) as i32
-    }
-
-    /// When a UTC day begins, in microseconds since 2000-01-01.
-    pub fn start_of_day(day: i32) -> i64 {
-        i64::from(day) * MICROSECONDS_A_DAY
+        clock::day_of(self.sent_at)
     }
 }
 

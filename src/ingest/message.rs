@@ -10,8 +10,10 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::ledger::Key;
+use super::reader::Content;
 use super::receipts;
 use super::rejection::Rejected;
+use crate::vault::Originals;
 
 /// Milliseconds from 1970 to 2000 and to the end of 9999: no queue is older, and a `timestamptz` and a `date` hold all
 /// of it. A server whose clock is ahead costs no messages.
@@ -21,9 +23,6 @@ const TIMES_OF_SENDING: RangeInclusive<i64> = 946_684_800_000..=253_402_300_799_
 const LONGEST_ID: usize = 100;
 
 const MICROSECONDS_FROM_1970_TO_2000: i64 = 946_684_800_000_000;
-
-/// What decoding makes of a body.
-pub type Decoded = Result<MaskedLogin, login::Rejection>;
 
 /// A message that was received.
 pub struct Message {
@@ -55,6 +54,16 @@ impl Taken {
         self.0.extend(messages);
     }
 
+    /// Gives them back to the queue if the originals of some were not kept, so that they come again with them.
+    pub fn release_if_originals_are_missing(&mut self) {
+        if self.0.iter().any(|message| {
+            let row = message.content.as_ref();
+            row.is_ok_and(|row| matches!(row.originals, Originals::NotKept))
+        }) {
+            drop(std::mem::take(self));
+        }
+    }
+
     /// The transaction that they were written in will decide, or has.
     pub fn decided(mut self) {
         self.0.clear();
@@ -73,15 +82,21 @@ pub struct Row {
     pub key: Key,
     /// What it says.
     pub login: MaskedLogin,
+    /// What is kept of what was masked.
+    pub originals: Originals,
 }
 
-impl From<Received<Decoded>> for Message {
-    fn from(received: Received<Decoded>) -> Message {
+impl From<Received<Content>> for Message {
+    fn from(received: Received<Content>) -> Message {
         let key = received
             .sent_at
             .and_then(|sent_at| key(sent_at, &received.message_id));
         let content = match (received.content, key) {
-            (Ok(login), Some(key)) => Ok(Row { key, login }),
+            (Ok(login), Some(key)) => Ok(Row {
+                key,
+                login: login.masked,
+                originals: login.originals,
+            }),
             (Ok(_), None) => Err(Rejected::no_time_of_sending()),
             (Err(rejection), _) => Err(Rejected::from(rejection)),
         };

@@ -10,6 +10,7 @@ mod message;
 mod peek;
 mod pruning;
 mod queue_record;
+mod reader;
 mod receipts;
 mod rejection;
 mod rejections;

@@ -7,7 +7,8 @@ use pgrx::check_for_interrupts;
 use queue::{Description, Inlet, Next, Pending, Receipt, Receive, Received};
 
 use super::ledger::Key;
-use super::message::{Decoded, Message, Row, time_of_sending};
+use super::message::{Message, Row, time_of_sending};
+use super::reader::Content;
 use super::receipts;
 use super::rejection::Rejected;
 use super::source::Source;
@@ -57,7 +58,7 @@ pub struct Peek {
 }
 
 /// What becomes of a body, and how long it was.
-type Measured = (usize, Decoded);
+type Measured = (usize, Content);
 
 /// Looks at up to `limit` messages. They are in the queue again when this returns, or fails.
 ///
@@ -117,8 +118,8 @@ fn receive(source: &Source, limit: u64, held: &mut Held) -> Result<Vec<Peeked>, 
         visibility: VISIBILITY,
         ..source.until_empty(Some(limit), WAIT)
     };
-    let decoder = source.decoder();
-    let measure = move |body: &str| (body.len(), decoder.decode(body));
+    let reader = source.reader_without_originals();
+    let measure = move |body: &str| (body.len(), reader.read(body));
     let (mut inlet, fd) = io::with(|io| (io.receive(source.queue(), how, measure), io.fd()))?;
     let mut peeked = Vec::new();
     loop {

@@ -6,13 +6,14 @@ use std::time::Duration;
 use pgrx::Spi;
 use pgrx::spi::SpiResult;
 
-use super::ledger::Key;
 use super::ring::{Counting, Ring};
 use super::{queue_record, rejections};
 use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED};
 use crate::pg::subtransaction::attempt;
 use crate::pg::{clock, relation, transaction};
 use crate::report;
+use crate::settings;
+use crate::vault;
 
 /// What a session deletes one by one beside its own work.
 const FEW: i64 = 1_000;
@@ -66,14 +67,18 @@ pub fn prune_daily(retention: Duration) {
     thread_local! {
         static LAST_DAY: Cell<Option<i32>> = const { Cell::new(None) };
     }
-    let today = Some(Key::day_of(clock::now()));
+    let today = Some(clock::day_of(clock::now()));
     if LAST_DAY.get() == today || transaction::is_in_block() {
         return;
     }
-    match attempt(|| prune(retention, FEW, Counting::No)) {
-        Ok(_) => LAST_DAY.set(today),
+    let prune = || {
+        prune(retention, FEW, Counting::No);
+        vault::prune(settings::vault_retention(), FEW);
+    };
+    match attempt(prune) {
+        Ok(()) => LAST_DAY.set(today),
         Err(error) if error.is_cancel() => error.rethrow(),
-        Err(error) => report::warn("could not prune the ledger", &error),
+        Err(error) => report::warn("could not prune", &error),
     }
 }
 

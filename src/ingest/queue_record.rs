@@ -11,7 +11,6 @@ use pgrx::Spi;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::spi::SpiResult;
 
-use super::ledger::Key;
 use crate::own_tables::OwnTable;
 use crate::pg::clock;
 use crate::pg::datum::timestamp;
@@ -53,7 +52,7 @@ fn is_noted(table: &OwnTable, queue_url: &str) -> SpiResult<bool> {
 }
 
 fn start_of_today() -> Option<TimestampWithTimeZone> {
-    timestamp(Key::start_of_day(Key::day_of(clock::now())))
+    timestamp(clock::start_of_day(clock::day_of(clock::now())))
 }
 
 /// Records that `queue_url`, and the dead-letter queue that its messages may go to, keep messages for so long.

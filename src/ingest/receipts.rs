@@ -10,7 +10,7 @@ use crate::errors::Failure;
 use crate::io;
 use crate::pg::replication;
 use crate::pg::subtransaction::ByLevel;
-use crate::pg::transaction::{self, Listener};
+use crate::pg::transaction::{self, INDIFFERENT, Listener};
 
 static LISTENER: Listener = Listener {
     committed,
@@ -18,6 +18,7 @@ static LISTENER: Listener = Listener {
     preparing,
     subtransaction_committed,
     subtransaction_aborted,
+    ..INDIFFERENT
 };
 
 thread_local! {

@@ -70,8 +70,8 @@ impl Ring {
         counting: Counting,
     ) -> i64 {
         let oldest_kept = || clock::now().saturating_sub(microseconds(retention()));
-        let last_day_kept = Key::day_of(oldest_kept());
-        let today = Key::day_of(clock::now());
+        let last_day_kept = clock::day_of(oldest_kept());
+        let today = clock::day_of(clock::now());
         (0..LEAVES)
             .filter(|&place| last_day_of(place, today) < last_day_kept)
             .map(|place| truncate_if_expired(ledger, self.0[place], &oldest_kept, counting))

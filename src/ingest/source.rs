@@ -6,11 +6,14 @@ use std::sync::Arc;
 use login::{Decoder, Masker, VersionEncoding};
 use queue::{Queue, QueueUrl, Receive};
 use std::time::Duration;
+use vault::Recipients;
 
+use super::reader::Reader;
 use crate::errors::Failure;
 use crate::mask_keys::{MaskKey, MaskKeys};
 use crate::settings::{self, AppVersionEncoding};
 use crate::stat::QueueStat;
+use crate::vault::{OriginalsSealer, recipients};
 
 /// A queue to ingest from.
 pub struct Source {
@@ -27,13 +30,14 @@ struct Terms {
     region: Option<String>,
     key: Option<MaskKey>,
     encoding: AppVersionEncoding,
+    recipients: Option<Recipients>,
 }
 
 impl Source {
     /// Reads and checks all that a call says of its source; nothing is sent yet.
     ///
     /// # Errors
-    /// A URL that is none or is not allowed, an endpoint or a mask key that cannot be used.
+    /// A URL that is none or is not allowed, an endpoint, a mask key or a file of recipients that cannot be used.
     pub fn new(queue_url: &str) -> Result<Source, Failure> {
         let (queue, stat) = allowed_queue(queue_url)?;
         Ok(Source {
@@ -44,6 +48,7 @@ impl Source {
                 region: settings::region(),
                 key: MaskKeys::read()?.current(),
                 encoding: settings::app_version_encoding(),
+                recipients: recipients()?,
             },
             visibility: settings::visibility_timeout(),
         })
@@ -82,8 +87,23 @@ impl Source {
         &self.stat
     }
 
-    /// A decoder for its messages.
-    pub fn decoder(&self) -> Decoder {
+    /// Whether originals are kept, sealed.
+    pub fn keeps_originals(&self) -> bool {
+        self.terms.recipients.is_some()
+    }
+
+    /// What reads its messages.
+    pub fn reader(&self) -> Reader {
+        let sealer = self.terms.recipients.as_ref().map(OriginalsSealer::new);
+        Reader::new(self.decoder(), sealer)
+    }
+
+    /// What reads messages that are only looked at.
+    pub fn reader_without_originals(&self) -> Reader {
+        Reader::new(self.decoder(), None)
+    }
+
+    fn decoder(&self) -> Decoder {
         let masker = match &self.terms.key {
             None => Masker::plain(),
             Some(key) => key.masker(),

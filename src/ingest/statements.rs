@@ -92,13 +92,17 @@ impl Statements {
     }
 
     /// Inserts `rows`, except those whose messages are in the ledger already, and enters the rest there: all of it, or
-    /// nothing. No two rows may share a key. Returns when the messages of those that were new had been sent.
+    /// nothing. No two rows may share a key. Returns those that were new.
     ///
     /// Rows keep their order of arrival.
     ///
     /// # Errors
     /// What the ledger or the table raised.
-    pub fn insert(&self, rows: &[&Row], patience: Patience) -> Result<Vec<i64>, NotInserted> {
+    pub fn insert<'r>(
+        &self,
+        rows: &[&'r Row],
+        patience: Patience,
+    ) -> Result<Vec<&'r Row>, NotInserted> {
         match self.insert_in(Form::Together, rows, patience) {
             Err(NotInserted {
                 error,
@@ -110,12 +114,12 @@ impl Statements {
         }
     }
 
-    fn insert_in(
+    fn insert_in<'r>(
         &self,
         form: Form,
-        rows: &[&Row],
+        rows: &[&'r Row],
         patience: Patience,
-    ) -> Result<Vec<i64>, NotInserted> {
+    ) -> Result<Vec<&'r Row>, NotInserted> {
         self.ledger.lock(rows);
         let in_ledger = Cell::new(true);
         attempt(|| {
@@ -123,7 +127,7 @@ impl Statements {
             keys.sort_unstable();
             let new = self.ledger.enter(&keys, patience);
             in_ledger.set(false);
-            let rows: Vec<&Row> = rows
+            let rows: Vec<&'r Row> = rows
                 .iter()
                 .filter(|row| new.contains(&row.key))
                 .copied()
@@ -131,7 +135,7 @@ impl Statements {
             if !rows.is_empty() {
                 self.insert_logins(form, &rows);
             }
-            rows.iter().map(|row| row.key.sent_at).collect()
+            rows
         })
         .map_err(|error| NotInserted {
             error,

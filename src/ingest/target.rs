@@ -11,6 +11,7 @@ use crate::pg::identity::current_role;
 use crate::pg::relation::{self, Column};
 use crate::pg::{database, policy};
 use crate::settings;
+use crate::vault;
 
 /// The table that rows go to, in the schema of the extension.
 pub const USER_LOGINS: &CStr = c"user_logins";
@@ -31,16 +32,21 @@ pub struct Target {
 }
 
 impl Target {
-    /// Finds the tables and checks that the current user may insert and that `user_logins` can take our rows.
+    /// Finds the tables and checks that the current user may insert and that `user_logins` can take our rows, and the
+    /// vault theirs, if originals are kept.
     ///
     /// # Errors
     /// Whatever would make a later INSERT fail for every row alike. A read-only transaction or a standby is an error
     /// of Postgres' own.
-    pub fn check() -> Result<Target, Failure> {
-        Target::check_for(c"sqs_ingest()")
+    pub fn check(keeps_originals: bool) -> Result<Target, Failure> {
+        let target = Target::check_for(c"sqs_ingest()")?;
+        if keeps_originals {
+            vault::check()?;
+        }
+        Ok(target)
     }
 
-    /// The same for a call of another name.
+    /// The same for a call of another name, which keeps no originals.
     ///
     /// # Errors
     /// As [`check`](Target::check).

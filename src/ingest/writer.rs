@@ -27,6 +27,7 @@ use crate::pg::transaction::force_synchronous_commit;
 use crate::pg::{clock, replication};
 use crate::settings::{self, RejectedMessages};
 use crate::stat::{QueueStat, Written};
+use crate::vault::{self, Originals};
 
 /// Rows refused one after the other that raise the suspicion that it is the table's fault, where it has taken none in this
 /// transaction, and where it has.
@@ -191,12 +192,14 @@ impl Writer {
     /// Writes one chunk of messages, in their order. Their receipts are settled when the transaction ends.
     ///
     /// # Errors
-    /// [`Failure::NoPartition`] and [`Failure::AllRefused`]: `user_logins` is at fault, not the messages. Any other error
-    /// that is not a message's fault leaves as a Postgres error. In either case the transaction must be rolled back.
+    /// [`Failure::NoPartition`] and [`Failure::AllRefused`]: `user_logins` is at fault, not the messages, and
+    /// [`Failure::CannotSeal`]: the server is. Any other error that is not a message's fault leaves as a Postgres error.
+    /// In either case the transaction must be rolled back.
     pub fn write(&mut self, messages: &[Message]) -> Result<(), Failure> {
         if messages.is_empty() {
             return Ok(());
         }
+        check_sealed(messages)?;
         force_synchronous_commit();
         let mut chunk = Chunk::default();
         let candidates = self.sort_out(messages, &mut chunk);
@@ -216,7 +219,7 @@ impl Writer {
 
     /// Records that the queue feeds the ledger, in the transaction in which it does.
     fn record_queue(&mut self) {
-        let today = Some(Key::day_of(clock::now()));
+        let today = Some(clock::day_of(clock::now()));
         if self.memory.recorded_on != today {
             queue_record::note_ingest(&self.queues, &self.queue_url);
             self.memory.recorded_on = today;
@@ -351,8 +354,12 @@ impl Writer {
         }
         let rows: Vec<&Row> = part.iter().map(|&place| candidates[place].row).collect();
         match self.statements.insert(&rows, patience) {
-            Ok(sent_at) => {
-                let inserted = sent_at.len();
+            Ok(new) => {
+                let inserted = new.len();
+                vault::write_at_commit(new.iter().flat_map(|row| {
+                    let day = row.key.day();
+                    row.originals.entries().map(move |entry| (entry, day))
+                }));
                 if inserted > 0 {
                     self.memory.refusals = Refusals::default();
                     self.has_taken_some = true;
@@ -362,7 +369,7 @@ impl Writer {
                 }
                 let done: usize = part.iter().map(|&place| candidates[place].count()).sum();
                 chunk.duplicates += done - inserted;
-                chunk.inserted.extend(sent_at);
+                chunk.inserted.extend(new.iter().map(|row| row.key.sent_at));
                 Ok(Outcome::Decided { inserted })
             }
             Err(not_inserted) if not_inserted.in_ledger => {
@@ -516,6 +523,18 @@ impl Writer {
             receipts::settle_at_commit(fate, self.at_abort, receipts);
         }
     }
+}
+
+/// A row goes in with what is kept of its originals, or not at all.
+fn check_sealed(messages: &[Message]) -> Result<(), Failure> {
+    for message in messages {
+        if let Ok(row) = &message.content
+            && let Originals::NotSealed(why) = row.originals
+        {
+            return Err(Failure::CannotSeal(why));
+        }
+    }
+    Ok(())
 }
 
 /// What came of trying to insert some rows.

@@ -9,11 +9,27 @@ const ARRAY_HEADER: usize = size_of::<pg_sys::ArrayType>() + 2 * size_of::<i32>(
 const VARLENA_HEADER: usize = 4;
 
 /// Makes a one-dimensional `text[]` in the current memory context.
-///
-/// The layout is that of `src/include/utils/array.h`: header, dimension, lower bound, null bitmap if there are
-/// nulls, then the elements as varlenas aligned to 4 bytes.
 pub fn text<'a, 'v>(
     values: impl ExactSizeIterator<Item = Option<&'v str>> + Clone,
+) -> DatumWithOid<'a> {
+    varlenas(
+        values.map(|value| value.map(str::as_bytes)),
+        pg_sys::TEXTOID,
+        pg_sys::TEXTARRAYOID,
+    )
+}
+
+/// Makes a one-dimensional `bytea[]`.
+pub fn bytea<'a, 'v>(values: impl ExactSizeIterator<Item = &'v [u8]> + Clone) -> DatumWithOid<'a> {
+    varlenas(values.map(Some), pg_sys::BYTEAOID, pg_sys::BYTEAARRAYOID)
+}
+
+/// The layout is that of `src/include/utils/array.h`: header, dimension, lower bound, null bitmap if there are
+/// nulls, then the elements as varlenas aligned to 4 bytes.
+fn varlenas<'a, 'v>(
+    values: impl ExactSizeIterator<Item = Option<&'v [u8]>> + Clone,
+    element: pg_sys::Oid,
+    array: pg_sys::Oid,
 ) -> DatumWithOid<'a> {
     let count = values.len();
     let has_nulls = values.clone().any(|value| value.is_none());
@@ -27,18 +43,18 @@ pub fn text<'a, 'v>(
         .flatten()
         .map(|value| aligned(VARLENA_HEADER + value.len(), 4))
         .sum();
-    let mut array = Writer::new(data_offset + data, count, pg_sys::TEXTOID);
+    let mut writer = Writer::new(data_offset + data, count, element);
     if has_nulls {
-        array.put_null_bitmap(data_offset, values.clone().map(|value| value.is_none()));
+        writer.put_null_bitmap(data_offset, values.clone().map(|value| value.is_none()));
     }
     let mut at = data_offset;
     for value in values.flatten() {
         let length = VARLENA_HEADER + value.len();
-        array.put(at, &varlena_header(length));
-        array.put(at + VARLENA_HEADER, value.as_bytes());
+        writer.put(at, &varlena_header(length));
+        writer.put(at + VARLENA_HEADER, value);
         at += aligned(length, 4);
     }
-    array.into_argument(pg_sys::TEXTARRAYOID)
+    writer.into_argument(array)
 }
 
 /// Makes a one-dimensional `uuid[]`.
@@ -86,10 +102,15 @@ pub fn date<'a>(values: impl ExactSizeIterator<Item = i32>) -> DatumWithOid<'a> 
 ///
 /// `unnest` of several arrays can only be had by its bare name, which `search_path` would look up.
 pub fn rows_of(parameters: RangeInclusive<usize>) -> String {
+    format!("ROWS FROM ({})", elements_of(parameters))
+}
+
+/// The same as the columns of a SELECT without FROM, which no table in between holds. Of arrays of one length only.
+pub fn elements_of(parameters: RangeInclusive<usize>) -> String {
     let arrays: Vec<String> = parameters
         .map(|n| format!("pg_catalog.unnest(${n})"))
         .collect();
-    format!("ROWS FROM ({})", arrays.join(", "))
+    arrays.join(", ")
 }
 
 fn fixed<'a, const N: usize>(

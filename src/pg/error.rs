@@ -166,6 +166,11 @@ impl Caught {
         self.state
     }
 
+    /// Whether it was raised because another row has the same key.
+    pub fn is_unique_violation(&self) -> bool {
+        self.state == PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION.into()
+    }
+
     /// The nearest code that pgrx has a name for.
     pub fn code(&self) -> PgSqlErrorCode {
         report(&self.error).sql_error_code()

@@ -11,6 +11,7 @@ pub mod datum;
 pub mod error;
 pub mod exit;
 pub mod identity;
+pub mod invalidation;
 pub mod latch;
 pub mod open_files;
 pub mod policy;

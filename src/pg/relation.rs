@@ -205,7 +205,9 @@ pub struct Trigger {
     pub function: pg_sys::Oid,
     /// When it fires: `pg_trigger.tgtype`.
     pub kind: u32,
-    /// It has no condition, no list of columns and no arguments.
+    /// The columns that its UPDATE is of; none: all.
+    pub columns: Vec<i16>,
+    /// It has no condition and no arguments.
     pub is_plain: bool,
     /// Whether it fires.
     pub enabled: Enabled,
@@ -240,7 +242,8 @@ pub fn triggers(relation: pg_sys::Oid) -> Vec<Trigger> {
                     .into_owned(),
                 function: trigger.tgfoid,
                 kind: u32::from(trigger.tgtype.cast_unsigned()),
-                is_plain: trigger.tgqual.is_null() && trigger.tgnattr == 0 && trigger.tgnargs == 0,
+                columns: columns_of(trigger),
+                is_plain: trigger.tgqual.is_null() && trigger.tgnargs == 0,
                 enabled: match trigger.tgenabled as u8 {
                     pg_sys::TRIGGER_FIRES_ALWAYS => Enabled::Always,
                     pg_sys::TRIGGER_FIRES_ON_ORIGIN => Enabled::Here,
@@ -249,6 +252,18 @@ pub fn triggers(relation: pg_sys::Oid) -> Vec<Trigger> {
             })
             .collect()
     }
+}
+
+/// # Safety
+///
+/// `trigger` is in the cache entry of a relation that is open.
+unsafe fn columns_of(trigger: &pg_sys::Trigger) -> Vec<i16> {
+    let count = usize::try_from(trigger.tgnattr).unwrap_or(0);
+    if count == 0 {
+        return Vec::new();
+    }
+    // SAFETY: `tgattr` has `tgnattr` elements.
+    unsafe { std::slice::from_raw_parts(trigger.tgattr, count) }.to_vec()
 }
 
 /// Whether the relation is a table with rules.

@@ -37,6 +37,12 @@ pub fn with_settings_of_its_own<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Runs `work`, whose statements find rows by an index however small the table was when they were planned: a plan is
+/// kept, and the table grows.
+pub fn with_index_scans<R>(work: impl FnOnce() -> R) -> R {
+    with_setting(c"enable_seqscan", c"off", work)
+}
+
 fn with_setting<R>(name: &CStr, value: &CStr, work: impl FnOnce() -> R) -> R {
     // SAFETY: both are nul-terminated, and Postgres copies them; the nest level begun here is ended below, or with the
     // (sub)transaction that an error ends.

@@ -11,6 +11,9 @@ use super::error::{Caught, Watch};
 
 /// What to call at the end of a transaction or subtransaction. Nest levels count from 1, the transaction itself.
 pub struct Listener {
+    /// The transaction is about to commit: deferred triggers have run, and statements can still be. May raise an error,
+    /// which rolls the transaction back.
+    pub committing: fn(),
     /// The transaction is committed and visible, its locks are still held. Must neither block nor fail.
     pub committed: fn(),
     /// The transaction is rolled back.
@@ -25,6 +28,7 @@ pub struct Listener {
 
 /// A listener that does nothing: for those that care for some ends only.
 pub const INDIFFERENT: Listener = Listener {
+    committing: || {},
     committed: || {},
     aborted: || {},
     preparing: || {},
@@ -84,12 +88,30 @@ pub fn force_synchronous_commit() {
     unsafe { pg_sys::ForceSyncCommit() };
 }
 
+/// Whether every statement of the current transaction sees the same state of the database, as with REPEATABLE READ.
+pub fn has_fixed_snapshot() -> bool {
+    // SAFETY: reads backend state.
+    unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
 /// Has deferred constraints checked by each statement of the current transaction, so that a row that breaks one can
 /// be told from the others. For transactions of our own: in a user's it is the user's choice.
 pub fn defer_nothing() {
     if let Err(error) = Spi::run("SET CONSTRAINTS ALL IMMEDIATE") {
         pgrx::error!("{error}");
     }
+}
+
+/// Runs `work`, which runs statements, where no statement of a user's is being run that they would be part of: when the
+/// transaction is about to commit.
+pub fn with_snapshot<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: in a transaction, as every caller is. Pushed and popped in pairs, unless an error leaves, which clears the
+    // stack of snapshots.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+    let result = work();
+    // SAFETY: as above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    result
 }
 
 /// Runs `work` in a transaction of this process' own, for a process that has none: a background worker. Commits it
@@ -139,6 +161,7 @@ fn shielded(callback: impl FnOnce()) {
 unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _arg: *mut c_void) {
     use pg_sys::XactEvent::*;
     match event {
+        XACT_EVENT_PRE_COMMIT => each(|listener| (listener.committing)()),
         XACT_EVENT_COMMIT => each(|listener| shielded(listener.committed)),
         XACT_EVENT_ABORT => each(|listener| shielded(listener.aborted)),
         XACT_EVENT_PRE_PREPARE => each(|listener| (listener.preparing)()),

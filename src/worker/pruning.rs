@@ -1,4 +1,4 @@
-//! When the launcher prunes the ledger: in small steps, each a transaction of its own, between which it looks after
+//! When the launcher prunes the ledger and the vault: in small steps, each a transaction of its own, between which it looks after
 //! subscriptions.
 
 use std::convert::Infallible;
@@ -7,12 +7,18 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 
 use crate::ingest::{Counting, prune};
+use crate::pg::error::Caught;
+use crate::pg::setting::with_lock_timeout;
 use crate::pg::transaction;
 use crate::report::{self, LastReport};
 use crate::settings;
+use crate::vault;
 
 /// Entries that one step deletes: a few milliseconds of work.
 const STEP: i64 = 1_000;
+
+/// How long a step waits for somebody who holds a lock.
+const HARDLY_AT_ALL: Duration = Duration::from_millis(100);
 
 /// How long the launcher rests between steps, and after one that found nothing more to do.
 const BETWEEN_STEPS: Duration = Duration::from_millis(100);
@@ -32,9 +38,10 @@ impl Pruning {
         if let Some(not_before) = self.not_before.filter(|not_before| *not_before > now) {
             return not_before - now;
         }
-        let prune = || prune(settings::ledger_retention(), STEP, Counting::No);
-        let pause = match transaction::run(|| Ok::<_, Infallible>(prune())) {
-            Ok(Ok(deleted)) => {
+        let pruned = prune_ledger()
+            .and_then(|of_ledger| prune_vault().map(|of_vault| of_ledger.max(of_vault)));
+        let pause = match pruned {
+            Ok(deleted) => {
                 self.reported.forget();
                 if deleted >= STEP {
                     BETWEEN_STEPS
@@ -48,7 +55,7 @@ impl Pruning {
             }
             Err(error) => {
                 if self.reported.is_news(error.message()) {
-                    report::warn("pruning the ledger failed", &error);
+                    report::warn("pruning failed", &error);
                 }
                 BETWEEN_ROUNDS
             }
@@ -56,4 +63,20 @@ impl Pruning {
         self.not_before = Some(now + pause);
         pause
     }
+}
+
+fn prune_ledger() -> Result<i64, Caught> {
+    in_transaction(|| prune(settings::ledger_retention(), STEP, Counting::No))
+}
+
+fn prune_vault() -> Result<i64, Caught> {
+    in_transaction(|| {
+        with_lock_timeout(HARDLY_AT_ALL, || {
+            vault::prune(settings::vault_retention(), STEP)
+        })
+    })
+}
+
+fn in_transaction(prune: impl FnOnce() -> i64) -> Result<i64, Caught> {
+    transaction::run(|| Ok::<_, Infallible>(prune())).map(|Ok(pruned)| pruned)
 }

@@ -91,7 +91,7 @@ impl Session {
     fn follow(&mut self, source: Source, how: Receive) -> Result<(), Failure> {
         let source = source.sharing(&self.source);
         let is_stopped = self.look_again.take().is_some();
-        self.intake.decode_with(source.decoder());
+        self.intake.read_with(source.reader());
         if is_stopped || how != self.how || !self.source.is_same_queue(&source) {
             self.intake.switch(&source, how.clone())?;
         }
@@ -174,7 +174,7 @@ impl Runner {
     fn try_to_begin(&mut self) -> Result<Session, Refusal> {
         let source = Source::new(&self.assignment.queue_url)?;
         self.memory = self.in_transaction(|| {
-            let target = Target::check()?;
+            let target = Target::check(source.keeps_originals())?;
             Ok::<_, Failure>(Memory::recall(&source, &target))
         })?;
         let how = how_to_receive();
@@ -249,6 +249,10 @@ impl Runner {
         let room = batch.saturating_sub(self.held.messages().len());
         self.fill(session, room, Some(until));
         session.intake.take_into(&mut self.held, room.max(1));
+        // They may have come before there was a vault.
+        if session.source.keeps_originals() {
+            self.held.release_if_originals_are_missing();
+        }
     }
 
     /// Waits for a message; while there is trouble, for a while only, to see it end.
@@ -278,7 +282,7 @@ impl Runner {
         self.fill(session, 1, Some(quiet_until));
         if session.intake.is_empty() && Instant::now() >= quiet_until && !is_called_away() {
             let outcome = self.in_transaction(|| {
-                let target = Target::check()?;
+                let target = Target::check(session.source.keeps_originals())?;
                 let mut writer = Writer::new(&session.source, &target, AtAbort::Keep)
                     .resume(self.memory.clone());
                 writer.queue_is_empty();
@@ -318,7 +322,7 @@ impl Runner {
     /// Returns how long it took, too, without the commit.
     fn write_in_transaction(&self, source: &Source) -> Result<(Memory, Duration), Refusal> {
         let begun = Instant::now();
-        let target = Target::check()?;
+        let target = Target::check(source.keeps_originals())?;
         transaction::defer_nothing();
         let mut writer = Writer::new(source, &target, AtAbort::Keep).resume(self.memory.clone());
         for chunk in self.held.messages().chunks(target.chunk) {

@@ -9,6 +9,9 @@ use postgres::{CancelToken, Client, Config, NoTls, SimpleQueryMessage};
 use crate::cluster::Cluster;
 use crate::queue::Queue;
 use crate::run;
+use crate::wait::eventually;
+
+const WAITING_WITHIN: Duration = Duration::from_secs(20);
 
 /// A row as text; `None` is NULL.
 pub type TextRow = Vec<Option<String>>;
@@ -204,6 +207,21 @@ impl Session {
     pub fn number(&mut self, sql: &str) -> i64 {
         let text = self.text(sql).unwrap_or_else(|| panic!("NULL from {sql}"));
         text.parse().unwrap_or_else(|_| panic!("{text} from {sql}"))
+    }
+
+    /// Waits until the session of this process waits for a lock.
+    #[track_caller]
+    pub fn expect_waiting(&mut self, pid: i32) {
+        eventually(
+            "the session waits for a lock",
+            WAITING_WITHIN,
+            || {
+                self.number(&format!(
+                    "SELECT count(*) FROM pg_locks WHERE pid = {pid} AND NOT granted"
+                ))
+            },
+            |waits| *waits > 0,
+        );
     }
 
     /// How many rows `user_logins` has, as this session sees it.

@@ -9,6 +9,7 @@
 //! - [`workers`]: a server on which background workers ingest by themselves
 //! - [`queue`]: a queue, by the same calls whoever serves it; [`localstack`] and [`scripted`] serve queues
 //! - [`exporter`]: what Prometheus gets to see of a server
+//! - [`vault`]: key pairs, and the program that opens what was sealed
 //! - [`gate`]: a way to a server that can be cut; [`tls`]: one that is encrypted
 //! - [`logins`]: the messages to send; [`check_report`]: what `sqs_check` says
 //! - [`document`]: what a document tells its readers to run
@@ -32,6 +33,7 @@ pub mod queue;
 pub mod run;
 pub mod scripted;
 pub mod tls;
+pub mod vault;
 pub mod wait;
 pub mod workers;
 

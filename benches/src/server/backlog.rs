@@ -99,12 +99,13 @@ pub enum NotChanged {
 }
 
 impl Backlog {
-    /// Adds `messages` generated logins, as if they had been sent one a millisecond up to `now` (Unix milliseconds).
-    pub fn preload(&mut self, messages: u64, now: u64) {
+    /// Adds `messages` generated logins of so many `people`, as if they had been sent one a millisecond up to `now` (Unix
+    /// milliseconds).
+    pub fn preload(&mut self, messages: u64, people: u64, now: u64) {
         let mut ids = Dice::new(now ^ u64::from(self.epoch) << 48);
         for number in 0..messages {
             let sent_at = now - (messages - number) * PRELOAD_INTERVAL_MS;
-            self.send(&ids.uuid(), &logins::body(number), sent_at);
+            self.send(&ids.uuid(), &logins::body(number % people.max(1)), sent_at);
         }
     }
 
@@ -337,7 +338,7 @@ mod tests {
 
     fn filled(messages: u64) -> Backlog {
         let mut backlog = Backlog::default();
-        backlog.preload(messages, 1_700_000_000_000);
+        backlog.preload(messages, messages, 1_700_000_000_000);
         backlog
     }
 
@@ -405,7 +406,7 @@ mod tests {
         let mut backlog = filled(1);
         let old = handles(&mut backlog, 1, MINUTE);
         backlog.reset();
-        backlog.preload(1, 1_700_000_000_000);
+        backlog.preload(1, 1, 1_700_000_000_000);
         handles(&mut backlog, 1, MINUTE);
         backlog.delete(&old[0]).unwrap();
         assert_eq!(backlog.counts().deleted, 0);

@@ -2,8 +2,8 @@
 //! [`DEFAULT_QUEUE`](super::DEFAULT_QUEUE)) and answers with the queue's counts as JSON.
 //!
 //! - `GET /control/counts`
-//! - `POST /control/reset?preload=N&latency_ms=L`: empties the queue, counts from zero, fills it with N generated
-//!   logins; the latency stays what it was if none is given.
+//! - `POST /control/reset?preload=N&people=P&latency_ms=L`: empties the queue, counts from zero, fills it with N
+//!   generated logins of P people (if not given: each of another one); the latency stays what it was if none is given.
 //! - `POST /control/send?messages=N&rate=R`: sends N generated logins, R a second (all at once if no rate is given);
 //!   answers before they are sent.
 //! - `GET /control/wait?deleted=N&timeout=S`: answers when N messages were deleted since the last reset, at the latest
@@ -62,7 +62,9 @@ fn reset(server: &Server, queue: &Queue, parameters: &Parameters) {
     }
     let mut backlog = queue.backlog.borrow_mut();
     backlog.reset();
-    backlog.preload(parameters.number("preload").unwrap_or(0), unix_millis());
+    let messages = parameters.number("preload").unwrap_or(0);
+    let people = parameters.number("people").unwrap_or(messages);
+    backlog.preload(messages, people, unix_millis());
     drop(backlog);
     queue.arrived.notify_waiters();
 }

@@ -86,7 +86,7 @@ impl Server {
         self.create_queue(DEFAULT_QUEUE)
             .backlog
             .borrow_mut()
-            .preload(messages, unix_millis());
+            .preload(messages, messages, unix_millis());
     }
 
     /// The URL by which clients name the queue `name`.

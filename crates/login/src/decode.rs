@@ -1,5 +1,5 @@
 use crate::envelope::{self, Content};
-use crate::{MaskedLogin, Masker, Rejection, Rule, VersionEncoding};
+use crate::{Mask, Masked, MaskedLogin, Masker, Rejection, Rule, VersionEncoding};
 
 /// How many envelopes may lie around a login. SNS around EventBridge makes two; one more is left for a relay.
 const MAX_ENVELOPES: usize = 3;
@@ -23,17 +23,35 @@ impl Decoder {
     /// # Errors
     /// A [`Rejection`] if the body is no JSON, no login, or a login that breaks a rule or does not fit its columns.
     pub fn decode(&self, body: &str) -> Result<MaskedLogin, Rejection> {
-        self.decode_enclosed(body, 0)
+        self.decode_and_keep(body, |_, _, _| Ok(()))
     }
 
-    fn decode_enclosed(&self, text: &str, envelopes: usize) -> Result<MaskedLogin, Rejection> {
+    /// The same; `keep` gets each original that is masked, and its mask, before the original is dropped. It may refuse
+    /// a login that breaks a rule of its own.
+    ///
+    /// # Errors
+    /// As [`decode`](Decoder::decode), and what `keep` refuses.
+    pub fn decode_and_keep(
+        &self,
+        body: &str,
+        mut keep: impl FnMut(Masked, &Mask, &str) -> Result<(), Rule>,
+    ) -> Result<MaskedLogin, Rejection> {
+        self.decode_enclosed(body, 0, &mut keep)
+    }
+
+    fn decode_enclosed(
+        &self,
+        text: &str,
+        envelopes: usize,
+        keep: &mut impl FnMut(Masked, &Mask, &str) -> Result<(), Rule>,
+    ) -> Result<MaskedLogin, Rejection> {
         match envelope::open(text)? {
-            Content::Login(login) => login.mask(&self.masker, self.encoding),
+            Content::Login(login) => login.mask(&self.masker, self.encoding, keep),
             Content::Enclosed(_) if envelopes == MAX_ENVELOPES => {
                 Err(Rejection::of(Rule::TooManyEnvelopes))
             }
             Content::Enclosed(inner) => self
-                .decode_enclosed(&inner, envelopes + 1)
+                .decode_enclosed(&inner, envelopes + 1, keep)
                 .map_err(Rejection::in_an_envelope),
         }
     }
@@ -89,6 +107,69 @@ mod tests {
         format!(
             r#"{{"version": "0", "detail-type": "Login", "source": "app", "detail": {detail}}}"#
         )
+    }
+
+    #[test]
+    fn each_original_is_handed_over_with_its_mask() {
+        let mut kept = Vec::new();
+        let bodies = [
+            login_with("ip", json!("2001:DB8::1")),
+            notification(&login_with("device_id", Value::Null)),
+        ];
+        for body in &bodies {
+            let login = decoder().decode_and_keep(body, |field, mask, original| {
+                kept.push((field, mask.as_str().to_owned(), original.to_owned()));
+                Ok(())
+            });
+            assert_eq!(login, decode(body));
+        }
+        let masker = Masker::plain();
+        let kept_as = |field, mask: Mask, original: &str| {
+            (field, mask.as_str().to_owned(), original.to_owned())
+        };
+        assert_eq!(
+            kept,
+            [
+                kept_as(Masked::Ip, masker.mask("2001:db8::1"), "2001:DB8::1"),
+                kept_as(Masked::DeviceId, masker.mask("593-47-5928"), "593-47-5928"),
+                kept_as(
+                    Masked::Ip,
+                    masker.mask("199.172.111.135"),
+                    "199.172.111.135"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_original_that_cannot_be_kept_rejects_its_login() {
+        let too_long = Rule::TooLong { max: 5 };
+        for refused in [Masked::Ip, Masked::DeviceId] {
+            let login = decoder().decode_and_keep(&login().to_string(), |field, _, _| {
+                if field == refused {
+                    Err(too_long)
+                } else {
+                    Ok(())
+                }
+            });
+            let rejection = login.unwrap_err();
+            assert_eq!(rejection.rule(), too_long);
+            assert_eq!(rejection.field(), Some(refused.name()));
+        }
+    }
+
+    #[test]
+    fn nothing_is_handed_over_of_what_is_rejected() {
+        for (key, value) in [
+            ("user_id", json!("x".repeat(129))),
+            ("app_version", json!("x")),
+            ("device_id", json!(7)),
+            ("locale", json!("x".repeat(33))),
+        ] {
+            let login =
+                decoder().decode_and_keep(&login_with(key, value), |_, _, _| panic!("handed over"));
+            assert!(login.is_err());
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod rejection;
 mod version;
 
 pub use decode::Decoder;
-pub use login::MaskedLogin;
+pub use login::{Masked, MaskedLogin};
 pub use mask::{Mask, Masker};
 pub use rejection::{Rejection, Rule};
 pub use version::VersionEncoding;

@@ -6,6 +6,24 @@ use crate::address;
 use crate::field::Field;
 use crate::{Mask, Masker, Rejection, Rule, VersionEncoding};
 
+/// Which field of a login is masked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Masked {
+    /// `ip`.
+    Ip,
+    /// `device_id`.
+    DeviceId,
+}
+
+impl Masked {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Masked::Ip => "ip",
+            Masked::DeviceId => "device_id",
+        }
+    }
+}
+
 /// Characters that the column `user_id` holds.
 const USER_ID_MAX: usize = 128;
 /// Characters that the column `device_type` holds.
@@ -36,10 +54,12 @@ impl RawLogin<'_> {
     }
 
     /// Checks every field before the first hash is computed. The first broken rule, in the order below, is the reason.
+    /// `keep` gets each original with its mask, and may refuse it.
     pub(crate) fn mask(
         self,
         masker: &Masker,
         encoding: VersionEncoding,
+        keep: &mut impl FnMut(Masked, &Mask, &str) -> Result<(), Rule>,
     ) -> Result<MaskedLogin, Rejection> {
         let user_id = self.user_id.text("user_id")?;
         let user_id = within("user_id", user_id, USER_ID_MAX)?;
@@ -54,11 +74,24 @@ impl RawLogin<'_> {
         let locale = within_if_any("locale", locale, LOCALE_MAX)?;
         let device_id = self.device_id.text_or_null("device_id")?;
 
+        let mut masked = |field: Masked, original: Option<Cow<str>>| {
+            let Some(original) = original else {
+                return Ok(None);
+            };
+            let mask = match field {
+                Masked::Ip => masker.mask(&address::canonical(&original)),
+                Masked::DeviceId => masker.mask(&original),
+            };
+            match keep(field, &mask, &original) {
+                Ok(()) => Ok(Some(mask)),
+                Err(rule) => Err(Rejection::of_field(field.name(), rule)),
+            }
+        };
         Ok(MaskedLogin {
             user_id,
             device_type,
-            masked_ip: ip.map(|ip| masker.mask(&address::canonical(&ip))),
-            masked_device_id: device_id.map(|device_id| masker.mask(&device_id)),
+            masked_ip: masked(Masked::Ip, ip)?,
+            masked_device_id: masked(Masked::DeviceId, device_id)?,
             locale,
             app_version,
         })

@@ -1,0 +1,52 @@
+//! Postgres' own way to have every process of a database forget what it remembers of a table: invalidations of the
+//! relation cache. They are sent when a transaction commits, also where there is no shared memory of ours, and a
+//! process that has missed some is told to forget everything.
+
+use std::cell::Cell;
+
+use pgrx::pg_sys::{self, Datum, Oid};
+
+thread_local! {
+    static WATCHED: Cell<Oid> = const { Cell::new(pg_sys::InvalidOid) };
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
+    static IS_REGISTERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Has every process know that `relation` has changed, once the current transaction commits. This one knows it when the
+/// command ends.
+pub fn announce_change(relation: Oid) {
+    // SAFETY: notes it for the end of the transaction; raises an error if there is no such relation.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
+}
+
+/// A number that is another one than before if `relation` may have changed since it was asked for last: if it was
+/// [announced](announce_change) by a transaction that has committed, if its definition was altered, if some news was
+/// lost, or if it was another relation. One relation can be watched at a time.
+pub fn changes_of(relation: Oid) -> u64 {
+    if !IS_REGISTERED.replace(true) {
+        // SAFETY: the function stays in memory: the library is never unloaded.
+        unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_invalidation), Datum::from(0)) };
+    }
+    if WATCHED.replace(relation) != relation {
+        note_change();
+    }
+    // SAFETY: in a transaction, as every caller is; processes what others have sent.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    changes_so_far()
+}
+
+/// The same, of what has come to the knowledge of this process already. Calls nothing of Postgres.
+pub fn changes_so_far() -> u64 {
+    CHANGES.get()
+}
+
+fn note_change() {
+    CHANGES.set(CHANGES.get().wrapping_add(1));
+}
+
+/// Called by Postgres in many places, while it processes invalidations. Neither fails nor calls anything.
+unsafe extern "C-unwind" fn on_invalidation(_argument: Datum, relation: Oid) {
+    if relation == pg_sys::InvalidOid || relation == WATCHED.get() {
+        note_change();
+    }
+}

@@ -1,0 +1,149 @@
+//! Nobody but the owner reads the vault, and nobody needs a right on it to ingest.
+
+use tests::database::Session;
+use tests::run;
+
+use super::{Scene, scene};
+
+/// A role with nothing, and the setting for all sessions of the database.
+fn role_of(scene: &Scene, admin: &mut Session) -> String {
+    let role = run::unique_name("app");
+    admin.run(&format!(
+        "CREATE ROLE {role} LOGIN;
+         ALTER DATABASE {} SET user_logins_sqs.vault_recipients_file = '{}'",
+        scene.database.name(),
+        scene.pair.file()
+    ));
+    role
+}
+
+fn drop_role(admin: &mut Session, role: &str) {
+    admin.run(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"));
+}
+
+#[test]
+fn a_role_with_every_right_but_ownership_reads_and_writes_nothing() {
+    let scene = scene();
+    let mut admin = scene.connect();
+    let role = role_of(&scene, &mut admin);
+    admin.run(&format!(
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};
+         GRANT pg_read_all_data, pg_write_all_data TO {role}"
+    ));
+    scene.ingest(&mut admin, &["a", "b"]);
+
+    let mut session = scene.database.connect_as(&role);
+    for table in ["sqs_vault", "sqs_vault_key"] {
+        assert!(session.rows(&format!("TABLE {table}")).is_empty());
+        session.run(&format!("DELETE FROM {table}"));
+    }
+    let error = session
+        .error_of("INSERT INTO sqs_vault SELECT 'x', 'ip', gen_random_uuid(), '', now(), now()");
+    assert_eq!(error.code().code(), "42501", "{error:?}");
+    admin.expect_vault_agrees(&scene.pair);
+    drop_role(&mut admin, &role);
+}
+
+#[test]
+fn a_role_without_any_right_on_the_vault_seals() {
+    let scene = scene();
+    let mut admin = scene.connect();
+    let role = role_of(&scene, &mut admin);
+    admin.run(&format!(
+        "GRANT EXECUTE ON FUNCTION sqs_ingest TO {role}; GRANT INSERT ON user_logins TO {role}"
+    ));
+    let mut session = scene.database.connect_as(&role);
+    scene.ingest(&mut session, &["a"]);
+    for denied in [
+        "TABLE sqs_vault",
+        "TABLE sqs_vault_key",
+        "SELECT sqs_forget('x')",
+    ] {
+        let error = session.error_of(denied);
+        assert_eq!(error.code().code(), "42501", "{denied}: {error:?}");
+    }
+    admin.expect_vault_agrees(&scene.pair);
+    drop_role(&mut admin, &role);
+}
+
+#[test]
+fn the_setting_is_for_superusers_only() {
+    let scene = scene();
+    let mut admin = scene.connect();
+    let role = role_of(&scene, &mut admin);
+    let mut session = scene.database.connect_as(&role);
+    for statement in [
+        "LOAD 'user_logins_sqs'; SET user_logins_sqs.vault_recipients_file = 'x'",
+        "SELECT sqs_check_user_logins(); SHOW user_logins_sqs.vault_recipients_file",
+    ] {
+        let error = session.error_of(statement);
+        assert_eq!(error.code().code(), "42501", "{statement}: {error:?}");
+    }
+    drop_role(&mut admin, &role);
+}
+
+#[test]
+fn code_of_others_on_the_vault_stops_every_call_before_it_receives() {
+    let attached = [
+        (
+            "CREATE TRIGGER mischief BEFORE INSERT ON sqs_vault FOR EACH ROW EXECUTE FUNCTION evil()",
+            "\"mischief\"",
+        ),
+        (
+            "CREATE TRIGGER mischief AFTER INSERT ON sqs_vault_key FOR EACH STATEMENT EXECUTE FUNCTION evil()",
+            "\"mischief\"",
+        ),
+        (
+            "CREATE TRIGGER mischief BEFORE INSERT ON sqs_vault_key
+               FOR EACH ROW EXECUTE FUNCTION sqs_vault_deleted()",
+            "\"mischief\"",
+        ),
+        (
+            "CREATE RULE mischief AS ON INSERT TO sqs_vault DO ALSO SELECT 1",
+            "rule",
+        ),
+        (
+            "ALTER TABLE sqs_vault_key ADD CHECK (evil(created))",
+            "function evil",
+        ),
+    ];
+    for (ddl, culprit) in attached {
+        let scene = scene();
+        let mut session = scene.connect();
+        session.run(
+            "CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'it ran'; END $$;
+             CREATE FUNCTION evil(timestamptz) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS
+               $$ BEGIN RAISE 'it ran'; END $$",
+        );
+        session.run(ddl);
+        scene.send(&["a"]);
+
+        let error = session.ingest_error(&scene.queue, 1);
+
+        assert_eq!(error.code().code(), "55000", "{error:?}");
+        assert!(error.message().contains(culprit), "{error:?}");
+        assert!(scene.server.calls().is_empty());
+        // Where there is no vault it is nobody's business.
+        session.set("user_logins_sqs.vault_recipients_file", "");
+        assert_eq!(session.ingest(&scene.queue, 1), 1);
+    }
+}
+
+#[test]
+fn a_trigger_that_comes_in_the_middle_of_a_transaction_does_not_run() {
+    let scene = scene();
+    let mut session = scene.connect();
+    session.run("BEGIN");
+    scene.ingest(&mut session, &["a"]);
+    session.run(
+        "CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'it ran'; END $$;
+         CREATE TRIGGER mischief BEFORE INSERT ON sqs_vault FOR EACH ROW EXECUTE FUNCTION evil()",
+    );
+
+    let error = session.error_of("COMMIT");
+
+    assert_eq!(error.code().code(), "55000", "{error:?}");
+    assert!(error.message().contains("\"mischief\""), "{error:?}");
+    assert_eq!(session.logins(), 0);
+    scene.queue.expect_released(1);
+}
