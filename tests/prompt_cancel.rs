@@ -295,6 +295,50 @@ fn a_server_that_hangs_can_be_cancelled_just_as_well() {
 }
 
 #[test]
+fn a_call_with_many_polls_in_flight_ends_promptly_and_gives_everything_back() {
+    const MESSAGES: u64 = 8_000;
+    let database = Database::shared();
+    let server = ScriptedSqs::start();
+    server.always(
+        "ReceiveMessage",
+        Answer::ServeAfter(Duration::from_millis(500)),
+    );
+    let times = (0..3).map(|_| {
+        let queue = server.queue();
+        queue.send(&logins::good(MESSAGES as usize));
+        let before = server.calls_of("ReceiveMessage").len();
+        let mut session = database.connect();
+        let (token, url) = (session.cancel_token(), queue.clone());
+        let ended = thread::spawn(move || {
+            let error = session.try_ingest(&url, MESSAGES as i32, 20).unwrap_err();
+            (Instant::now(), error)
+        });
+        // Polls double with each round: after 1 + 2 + ... + 64 calls as many as 128 are in flight.
+        eventually(
+            "128 polls are in flight",
+            Duration::from_secs(60),
+            || server.calls_of("ReceiveMessage").len() - before,
+            |calls| *calls >= 127 + 128,
+        );
+
+        let begun = Instant::now();
+        token.cancel_query(postgres::NoTls).unwrap();
+        let (ended, error) = ended.join().unwrap();
+
+        assert_eq!(error.code().map(|code| code.code()), Some("57014"));
+        queue.expect_counts_within(
+            Duration::from_secs(20),
+            Counts {
+                visible: MESSAGES,
+                in_flight: 0,
+            },
+        );
+        ended - begun
+    });
+    expect_prompt(times.collect());
+}
+
+#[test]
 fn a_session_whose_postmaster_was_killed_does_not_wait_for_its_deletes() {
     let cluster = Cluster::private();
     let database = Database::with_extension(&cluster);
