@@ -297,22 +297,22 @@ fn winding_down_ends_a_pause() {
 #[test]
 fn a_full_pipe_stops_further_polls() {
     let server = Server::start();
-    server.send(4_000);
+    server.send(10_000);
     let io = Io::start().unwrap();
     let (queue, _) = queue_at(&server.url());
     let mut inlet = io.receive(
         &queue,
         Receive {
-            limit: Some(4_000),
+            limit: Some(10_000),
             ..endless()
         },
         body,
     );
-    until("full", || server.visible() <= 4_000 - 2_560);
+    until("full", || server.visible() <= 10_000 - 5_120);
     std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(server.visible(), 4_000 - 2_560);
+    assert_eq!(server.visible(), 10_000 - 5_120);
     assert_eq!(server.polls(), 0);
-    assert_eq!(drain(&io, &mut inlet).0.len(), 4_000);
+    assert_eq!(drain(&io, &mut inlet).0.len(), 10_000);
 }
 
 #[test]

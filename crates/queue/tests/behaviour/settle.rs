@@ -29,7 +29,9 @@ fn deletes_are_batches_of_ten_several_at_once() {
     assert_eq!(server.deleted(), 1_000);
     assert_eq!(counts.get(), (1_000, 0));
     assert_eq!(server.calls("DeleteMessageBatch").len(), 100);
-    assert_eq!(server.most_in_flight("DeleteMessageBatch"), 64);
+    // Sixteen at first, then more and more, since more get more done.
+    let most = server.most_in_flight("DeleteMessageBatch");
+    assert!(most > 16, "{most}");
 }
 
 /// As a transaction with many calls in it does.
