@@ -5,6 +5,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use queue::{ErrorKind, InvalidEndpoint, InvalidQueueUrl};
 use vault::{RecipientsError, SealError};
 
+use crate::own_tables::IdleTrigger;
+
 /// What a call can fail with, other than by an error of Postgres' own.
 #[derive(Debug)]
 pub enum Failure {
@@ -62,6 +64,8 @@ pub enum Failure {
     ForeignLedger { ledger: String, table: String },
     /// `what` would run with the rights of the owner of a table of ours.
     ForeignCode { what: String, remedy: String },
+    /// A trigger of ours that the vault relies on does not do its work.
+    IdleTrigger(IdleTrigger),
     /// `sqs_drain` was called where it may not commit.
     CannotCommit,
     /// PREPARE TRANSACTION after an ingest.
@@ -275,6 +279,11 @@ fn said(failure: Failure) -> Said {
         )
         .detail("The extension writes its tables with their owners' privileges, and would run that code with them.")
         .hint(remedy),
+        Failure::IdleTrigger(trigger) => {
+            Said::new(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, trigger.problem)
+                .detail("Sessions would rely on originals in the vault that others have deleted. Nothing was received.")
+                .hint(trigger.remedy)
+        }
         CannotCommit => Said::new(
             ERRCODE_INVALID_TRANSACTION_TERMINATION,
             "sqs_drain cannot run inside a transaction block, a function or an EXCEPTION block",

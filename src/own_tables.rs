@@ -125,24 +125,21 @@ impl OwnTable {
         relation::try_lock_for_reading(self.oid)
     }
 
-    /// A trigger that CREATE EXTENSION made and that is gone, or does not fire where it was made to, if there is one; and
-    /// how ALTER TABLE enables it.
-    pub fn disabled_trigger(&self) -> Option<(&'static str, &'static str)> {
+    /// A trigger that CREATE EXTENSION made and that does not fire everywhere it was made to, if there is one.
+    pub fn idle_trigger(&self) -> Option<IdleTrigger> {
         let triggers = relation::triggers(self.oid);
-        let fires = |own: &OwnTrigger| {
-            triggers.iter().any(|trigger| {
-                trigger.name == own.name && trigger.enabled >= own.enabled && self.is_ours(trigger)
-            })
+        let enabled = |own: &OwnTrigger| {
+            let mut found = triggers.iter();
+            found
+                .find(|trigger| trigger.name == own.name && self.is_ours(trigger))
+                .map(|trigger| trigger.enabled)
         };
         let ours = OWN_TRIGGERS
             .iter()
             .filter(|own| *own.table == *self.bare_name);
-        let disabled = ours.filter(|own| !fires(own)).min_by_key(|own| own.name)?;
-        let enable = match disabled.enabled {
-            Enabled::Always => "ENABLE ALWAYS TRIGGER",
-            _ => "ENABLE TRIGGER",
-        };
-        Some((disabled.name, enable))
+        let idle = ours.filter(|own| enabled(own) < Some(own.enabled));
+        let own = idle.min_by_key(|own| own.name)?;
+        Some(IdleTrigger::new(own, enabled(own), &self.name))
     }
 
     /// Runs `work`, statements that write this table, as its owner. An error is raised instead where code of others would
@@ -280,6 +277,38 @@ impl OwnTable {
     }
 }
 
+/// A trigger of ours that does not do its work.
+#[derive(Debug)]
+pub struct IdleTrigger {
+    /// Which one, and what is wrong with it, in a clause.
+    pub problem: String,
+    /// What to do about it, in a sentence.
+    pub remedy: String,
+}
+
+impl IdleTrigger {
+    /// `enabled` is where the trigger fires; none where it is gone.
+    fn new(own: &OwnTrigger, enabled: Option<Enabled>, table: &str) -> IdleTrigger {
+        let name = own.name;
+        let problem = match enabled {
+            None => "does not exist",
+            Some(Enabled::NotHere) => "is not enabled",
+            Some(_) => "is not enabled ALWAYS, so it does not fire for replicated changes",
+        };
+        let remedy = match (enabled, own.enabled) {
+            (None, _) => "Create it as the extension's installation script does.".to_owned(),
+            (_, Enabled::Always) => {
+                format!("Use ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}.")
+            }
+            _ => format!("Use ALTER TABLE {table} ENABLE TRIGGER {name}."),
+        };
+        IdleTrigger {
+            problem: format!("trigger {name} on table {table} {problem}"),
+            remedy,
+        }
+    }
+}
+
 /// A trigger of ours.
 struct OwnTrigger {
     table: &'static CStr,
@@ -307,6 +336,7 @@ const OWN_TRIGGERS: [OwnTrigger; 4] = {
             function: "sqs_subscription_stamp",
             kind: ROW | BEFORE | INSERT | UPDATE,
             columns: &[],
+            // A row that replication brings could otherwise have our number, and run as any role that it names.
             enabled: Enabled::Always,
         },
         OwnTrigger {

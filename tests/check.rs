@@ -6,6 +6,7 @@ use tests::check_report::Report;
 use tests::cluster::Cluster;
 use tests::database::{Database, Session};
 use tests::run;
+use tests::vault::{KeyPair, recipients_file};
 
 #[test]
 fn a_fresh_database_has_nothing_but_what_was_not_set_up() {
@@ -24,6 +25,10 @@ fn a_fresh_database_has_nothing_but_what_was_not_set_up() {
     );
     report.expect("ledger", "ok", "it is empty");
     report.expect("rejections", "ok", "none");
+    report.expect("vault", "ok", "off");
+    report.expect("tables of the vault", "ok", "off");
+    report.expect("vault entries", "ok", "about 0 entries");
+    report.expect("vault entries", "ok", "no data key");
 }
 
 #[test]
@@ -245,4 +250,84 @@ fn a_queue_that_may_not_be_named_is_an_error_of_its_url() {
         "not allowed",
     );
     Report::here(&mut session).expect("allowed queues", "ok", "*/allowed");
+}
+
+#[test]
+fn originals_that_cannot_be_kept_are_an_error_and_recipients_are_counted() {
+    let database = Database::shared();
+    let mut session = database.connect();
+    let [one, other] = [KeyPair::generate(), KeyPair::generate()];
+    for (file, status, words) in [
+        (
+            "/nonexistent/recipients".to_owned(),
+            "error",
+            "could not read",
+        ),
+        (
+            recipients_file("# nobody yet\n"),
+            "error",
+            "holds no recipient",
+        ),
+        (recipients_file("age1typo\n"), "error", "line 1 is not"),
+        (one.file(), "ok", "for 1 recipient"),
+        (
+            recipients_file(&format!("{}\n{}\n", one.recipient(), other.recipient())),
+            "ok",
+            "for 2 recipients",
+        ),
+    ] {
+        session.set("user_logins_sqs.vault_recipients_file", &file);
+        Report::here(&mut session).expect("vault", status, words);
+    }
+}
+
+#[test]
+fn a_vault_whose_tables_cannot_be_relied_on_is_an_error() {
+    let database = Database::shared();
+    let mut session = database.connect();
+    session.seal_for(&KeyPair::generate());
+    Report::here(&mut session).expect("tables of the vault", "ok", "trigger deleted fires");
+
+    for (change, words) in [
+        (
+            "ALTER TABLE sqs_vault ENABLE TRIGGER deleted",
+            "is not enabled ALWAYS",
+        ),
+        (
+            "ALTER TABLE sqs_vault DISABLE TRIGGER deleted",
+            "is not enabled",
+        ),
+        ("DROP TRIGGER deleted ON sqs_vault", "does not exist"),
+        (
+            "CREATE RULE mischief AS ON INSERT TO sqs_vault_key DO ALSO SELECT 1",
+            "a rule on table public.sqs_vault_key",
+        ),
+    ] {
+        session.run(change);
+        Report::here(&mut session).expect("tables of the vault", "error", words);
+    }
+}
+
+#[test]
+fn only_who_may_read_data_keys_learns_the_age_of_the_newest() {
+    let database = Database::shared();
+    let role = run::unique_name("role");
+    let mut admin = database.connect();
+    admin.run(&format!(
+        "INSERT INTO sqs_vault SELECT n::text, 'ip', gen_random_uuid(), '', now(), now() FROM generate_series(1, 7) n;
+         ANALYZE sqs_vault;
+         INSERT INTO sqs_vault_key SELECT gen_random_uuid(), '', '{{}}', now() - interval '5 days' * n
+           FROM generate_series(1, 2) n;
+         CREATE ROLE {role} LOGIN; GRANT EXECUTE ON FUNCTION sqs_check TO {role};
+         GRANT SELECT ON sqs_vault, sqs_vault_key TO {role}"
+    ));
+    let report = Report::here(&mut admin);
+    report.expect("vault entries", "ok", "about 7 entries");
+    report.expect("vault entries", "ok", "made 5 days ago");
+
+    let report = Report::here(&mut database.connect_as(&role));
+    report.expect("vault entries", "ok", "about 7 entries");
+    report.expect("vault entries", "ok", "only the owner");
+    assert!(!report.get("vault entries").detail.contains("5 days"));
+    admin.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }

@@ -51,6 +51,8 @@ fn expect_no_workers(admin: &mut Session) {
 mod restored {
     use super::*;
 
+    const RESTS: &str = "the subscription was made in another installation";
+
     /// A server whose subscriptions are to be dumped, and an empty one.
     struct Scene {
         old: Cluster,
@@ -106,35 +108,46 @@ mod restored {
             succeed(restore.arg(&file).stdout(Stdio::null()));
         }
 
-        /// The statement by which the queue is ingested from, which the log has once.
-        fn what_the_log_says_to_do(&self) -> String {
+        /// The statement that the log says to use against what keeps the queue from being ingested from, once.
+        #[track_caller]
+        fn what_the_log_says_to_do(&self, against: &str) -> String {
             let log = self.new.log();
-            let told = format!("no worker ingests from queue \"{}\"", self.queue.url());
+            let told = format!(
+                "no worker ingests from queue \"{}\": {against}",
+                self.queue.url()
+            );
             assert_eq!(log.matches(&told).count(), 1, "{log}");
             let (_, hint) = log.split_once(&told).unwrap();
-            let (_, statement) = hint
-                .split_once("HINT:  To ingest from it here, use ")
-                .unwrap();
-            statement.lines().next().unwrap().to_owned()
+            let hint = hint.lines().find(|line| line.contains("HINT:  ")).unwrap();
+            let start = hint.find("use ").or(hint.find("Use ")).unwrap() + "use ".len();
+            hint[start..].trim_end_matches('.').to_owned()
         }
 
         #[track_caller]
         fn expect_to_rest_until_enabled(self) {
+            let mut copy = self.expect_to_rest();
+            copy.run(&self.what_the_log_says_to_do(RESTS));
+            self.expect_to_ingest_within(PROMPTLY, &mut copy);
+        }
+
+        #[track_caller]
+        fn expect_to_rest(&self) -> Session {
             let original = admin(&self.old).rows(SUBSCRIPTIONS);
             self.old.stop(Stop::Fast);
             let mut copy = admin(&self.new);
             assert_eq!(copy.rows(SUBSCRIPTIONS), original);
             expect_no_workers(&mut copy);
             let states = copy.rows("SELECT DISTINCT state, reason FROM sqs_stat");
-            let reason = "the subscription was made in another installation";
             assert_eq!(
                 states,
-                [["resting", reason].map(|text| Some(text.to_owned()))]
+                [["resting", RESTS].map(|text| Some(text.to_owned()))]
             );
+            copy
+        }
 
-            copy.run(&self.what_the_log_says_to_do());
-
-            copy.expect_workers_within(PROMPTLY, 1);
+        #[track_caller]
+        fn expect_to_ingest_within(&self, bound: Duration, copy: &mut Session) {
+            copy.expect_workers_within(bound, 1);
             self.queue.send(&logins::good(3));
             copy.expect_logins(3);
         }
@@ -169,7 +182,7 @@ mod restored {
     }
 
     #[test]
-    fn data_that_are_restored_without_triggers_rest_until_they_are_enabled() {
+    fn data_that_are_restored_without_triggers_wait_until_the_trigger_is_enabled_always() {
         let scene = scene();
         admin(&scene.new)
             .run("CREATE EXTENSION user_logins_sqs; GRANT INSERT ON user_logins TO ingester");
@@ -179,7 +192,24 @@ mod restored {
             "pg_restore",
             &["--data-only", "--disable-triggers", "--exit-on-error"],
         );
-        scene.expect_to_rest_until_enabled();
+        let mut copy = scene.expect_to_rest();
+        copy.run(&scene.what_the_log_says_to_do(RESTS));
+        let problem = "trigger stamp_installation on table public.sqs_subscription is not enabled ALWAYS, \
+                       so it does not fire for replicated changes";
+        let of_queue = format!(
+            "SELECT state, reason FROM sqs_stat WHERE queue_url = {}",
+            literal(scene.queue.url())
+        );
+        eventually(
+            "it waits",
+            LOOKED_AT_WITHIN,
+            || copy.rows(&of_queue),
+            |rows| *rows == [["waiting", problem].map(|text| Some(text.to_owned()))],
+        );
+
+        copy.run(&scene.what_the_log_says_to_do(problem));
+
+        scene.expect_to_ingest_within(LOOKED_AT_WITHIN, &mut copy);
     }
 
     #[test]

@@ -8,8 +8,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::SpiResult;
 
-use super::{Finding, text};
-use crate::errors::Failure;
+use super::{Finding, found, text};
 use crate::ingest;
 use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED, SUBSCRIPTION};
 use crate::pg::{clock, query, setting};
@@ -31,23 +30,26 @@ pub fn own_tables() -> Finding {
 /// How large the ledger is.
 pub fn size() -> Finding {
     found(OwnTable::find(LEDGER), |ledger| {
-        let sql = "SELECT \
-                     pg_catalog.sum(GREATEST(reltuples, pg_catalog.pg_stat_get_live_tuples(oid), 0))::pg_catalog.int8, \
-                     pg_catalog.pg_size_pretty(pg_catalog.sum(pg_catalog.pg_total_relation_size(oid))) \
-                   FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ANY ($1)";
-        let sizes: SpiResult<(Option<i64>, Option<String>)> =
-            query::two(sql, &[ledger.with_partitions().into()]);
-        let (entries, size) = sizes?;
+        let (entries, size) = entries_and_size(ledger)?;
         let oldest = match oldest(ledger)? {
             None => "it is empty".to_owned(),
             Some(age) => format!("the oldest entry was sent {} ago", text::duration(age)),
         };
         Ok(Finding::ok(format!(
-            "about {} entries, {}; {oldest}",
-            entries.unwrap_or(0),
-            size.unwrap_or_default()
+            "about {entries} entries, {size}; {oldest}"
         )))
     })
+}
+
+/// How many rows a table has by estimate, and its size on disk, indexes included. Reads none of its rows.
+pub fn entries_and_size(table: &OwnTable) -> SpiResult<(i64, String)> {
+    let sql = "SELECT \
+                 pg_catalog.sum(GREATEST(reltuples, pg_catalog.pg_stat_get_live_tuples(oid), 0))::pg_catalog.int8, \
+                 pg_catalog.pg_size_pretty(pg_catalog.sum(pg_catalog.pg_total_relation_size(oid))) \
+               FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) ANY ($1)";
+    let (entries, size): (Option<i64>, Option<String>) =
+        query::two(sql, &[table.with_partitions().into()])?;
+    Ok((entries.unwrap_or(0), size.unwrap_or_default()))
 }
 
 /// Whether what the ledger need not remember is removed.
@@ -79,10 +81,7 @@ pub fn pruning() -> Finding {
 fn oldest(ledger: &OwnTable) -> SpiResult<Option<Duration>> {
     let sql = format!("SELECT pg_catalog.min(sent_at) FROM {}", ledger.name());
     let oldest: Option<TimestampWithTimeZone> = ledger.read(|| query::one(&sql, &[]))?;
-    Ok(oldest.map(|oldest| {
-        let age = clock::now().saturating_sub(oldest.into());
-        Duration::from_micros(u64::try_from(age).unwrap_or(0))
-    }))
+    Ok(oldest.map(|oldest| clock::since(oldest.into())))
 }
 
 /// Whether autovacuum looks after the extension's tables: what was rolled back, and counted up, leaves dead rows.
@@ -160,12 +159,4 @@ pub fn rejections() -> Finding {
             format!("See table {}.", rejected.name()),
         ))
     })
-}
-
-/// What `look` finds about something of the extension's, if that is there.
-fn found<T>(there: Result<T, Failure>, look: impl FnOnce(&T) -> SpiResult<Finding>) -> Finding {
-    match there {
-        Ok(there) => look(&there).unwrap_or_else(|error| pgrx::error!("{error}")),
-        Err(failure) => failure.into(),
-    }
 }

@@ -1,8 +1,8 @@
 //! What keeps messages from becoming rows, found out without touching any: `sqs_check`.
 //!
 //! A check looks at one thing and reports a [`Finding`], also where the look itself fails. The files are its subjects:
-//! [`database`], [`user_logins`], [`ledger`], [`settings`], [`workers`], and for
-//! queues [`queues`] and [`remote`]. What the vault needs has its place beside [`settings`].
+//! [`database`], [`user_logins`], [`ledger`], [`settings`], [`vault`], [`workers`], and for queues [`queues`] and
+//! [`remote`].
 
 mod database;
 mod ledger;
@@ -11,12 +11,14 @@ mod remote;
 mod settings;
 mod text;
 mod user_logins;
+mod vault;
 mod workers;
 
 use std::time::Duration;
 
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::spi::SpiResult;
 
 use crate::errors::{Failure, SEE_CHECK};
 use crate::pg::error::Caught;
@@ -131,6 +133,9 @@ const HERE: &[(&str, Look)] = &[
     ("rejections", ledger::rejections),
     ("mask key", settings::mask_key),
     ("allowed queues", settings::allowed_queues),
+    ("vault", vault::recipients),
+    ("tables of the vault", vault::tables),
+    ("vault entries", vault::size),
     ("shared_preload_libraries", workers::preloaded),
     ("launcher", workers::launcher),
     ("database of subscriptions", workers::database),
@@ -149,6 +154,14 @@ pub fn all(queue_url: Option<&str>) -> Vec<Check> {
         .collect();
     checks.extend(queues::checks(queue_url));
     checks
+}
+
+/// What `look` finds about something of the extension's, if that is there.
+fn found<T>(there: Result<T, Failure>, look: impl FnOnce(&T) -> SpiResult<Finding>) -> Finding {
+    match there {
+        Ok(there) => look(&there).unwrap_or_else(|error| pgrx::error!("{error}")),
+        Err(failure) => failure.into(),
+    }
 }
 
 /// What `look` finds, in a subtransaction of its own: an error that it raises is a finding, too. Only what ends the

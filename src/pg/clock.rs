@@ -1,6 +1,6 @@
 //! The time, as Postgres has it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pgrx::pg_sys;
 
@@ -11,6 +11,11 @@ const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
 pub fn now() -> i64 {
     // SAFETY: the function takes nothing and calls nothing but gettimeofday.
     unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// How long ago `time` was, in microseconds since 2000-01-01 UTC; zero if it is yet to come.
+pub fn since(time: i64) -> Duration {
+    Duration::from_micros(u64::try_from(now().saturating_sub(time)).unwrap_or(0))
 }
 
 /// Microseconds since 2000-01-01 UTC at `time`.

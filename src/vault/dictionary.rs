@@ -26,13 +26,18 @@ const CHUNK: usize = 1_000;
 /// How often to try to insert what is missing. Each time another session was faster with one of as many.
 const MOST_TRIES: usize = 10;
 
-/// Checks that entries can be written, before anything is received.
+/// Checks, before anything is received, that entries can be written, and that processes learn of those that are deleted.
 ///
 /// # Errors
-/// [`Failure::NotInstalled`], [`Failure::ForeignCode`].
+/// [`Failure::NotInstalled`], [`Failure::ForeignCode`], [`Failure::IdleTrigger`].
 pub fn check() -> Result<(), Failure> {
-    OwnTable::find(VAULT)?.check()?;
-    OwnTable::find(VAULT_KEY)?.check()
+    let vault = OwnTable::find(VAULT)?;
+    vault.check()?;
+    OwnTable::find(VAULT_KEY)?.check()?;
+    match vault.idle_trigger() {
+        None => Ok(()),
+        Some(trigger) => Err(Failure::IdleTrigger(trigger)),
+    }
 }
 
 /// `sqs_vault` and `sqs_vault_key`, and what writes them, prepared once for the life of the backend.

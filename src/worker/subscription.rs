@@ -8,7 +8,7 @@ use pgrx::{Spi, pg_sys};
 use crate::board::{self, LONGEST_URL};
 use crate::errors::Failure;
 use crate::installation;
-use crate::own_tables::{EXTENSION, OwnTable, SUBSCRIPTION};
+use crate::own_tables::{EXTENSION, IdleTrigger, OwnTable, SUBSCRIPTION};
 use crate::pg::transaction::{self, INDIFFERENT, Listener};
 use crate::pg::{identity, relation};
 use crate::stat::State;
@@ -111,12 +111,11 @@ fn distrust(table: &OwnTable) -> Option<Obstacle> {
         let reason = format!("{what} is not part of the extension");
         return Some(Obstacle::waiting(reason, &remedy));
     }
-    if let Some((trigger, enable)) = table.disabled_trigger() {
-        let table = table.name();
+    if let Some(IdleTrigger { problem, remedy }) = table.idle_trigger() {
         return Some(Obstacle::waiting(
-            format!("trigger {trigger} on table {table} is not enabled"),
+            problem,
             &format!(
-                "Check the roles in the table, which anybody may have written meanwhile; then use ALTER TABLE {table} {enable} {trigger}."
+                "First check the roles in the table, which anybody may have written meanwhile. {remedy}"
             ),
         ));
     }

@@ -87,16 +87,16 @@ fn code_of_others_on_the_vault_stops_every_call_before_it_receives() {
     let attached = [
         (
             "CREATE TRIGGER mischief BEFORE INSERT ON sqs_vault FOR EACH ROW EXECUTE FUNCTION evil()",
-            "\"mischief\"",
+            "trigger mischief",
         ),
         (
             "CREATE TRIGGER mischief AFTER INSERT ON sqs_vault_key FOR EACH STATEMENT EXECUTE FUNCTION evil()",
-            "\"mischief\"",
+            "trigger mischief",
         ),
         (
             "CREATE TRIGGER mischief BEFORE INSERT ON sqs_vault_key
                FOR EACH ROW EXECUTE FUNCTION sqs_vault_deleted()",
-            "\"mischief\"",
+            "trigger mischief",
         ),
         (
             "CREATE RULE mischief AS ON INSERT TO sqs_vault DO ALSO SELECT 1",
@@ -130,6 +130,58 @@ fn code_of_others_on_the_vault_stops_every_call_before_it_receives() {
 }
 
 #[test]
+fn a_trigger_of_the_vault_that_does_not_fire_stops_every_call_before_it_receives() {
+    let deleted = "trigger deleted on table public.sqs_vault";
+    for (ddl, problem, repair) in [
+        (
+            "ALTER TABLE sqs_vault DISABLE TRIGGER deleted",
+            "is not enabled",
+            "ALTER TABLE public.sqs_vault ENABLE ALWAYS TRIGGER deleted",
+        ),
+        (
+            "ALTER TABLE sqs_vault DISABLE TRIGGER ALL; ALTER TABLE sqs_vault ENABLE TRIGGER ALL",
+            "is not enabled ALWAYS, so it does not fire for replicated changes",
+            "ALTER TABLE public.sqs_vault ENABLE ALWAYS TRIGGER deleted",
+        ),
+        (
+            "ALTER TABLE sqs_vault ENABLE REPLICA TRIGGER deleted",
+            "is not enabled",
+            "ALTER TABLE public.sqs_vault ENABLE ALWAYS TRIGGER deleted",
+        ),
+        (
+            "DROP TRIGGER deleted ON sqs_vault",
+            "does not exist",
+            "Create it",
+        ),
+    ] {
+        let scene = scene();
+        let mut session = scene.connect();
+        let definition = "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'deleted'";
+        let definition = session.text(definition).unwrap();
+        session.run(ddl);
+        scene.send(&["a"]);
+
+        let ingest = session.ingest_error(&scene.queue, 1);
+        let drain = session.error_of(&format!("CALL sqs_drain('{}')", scene.queue.url()));
+
+        for error in [ingest, drain] {
+            assert_eq!(error.code().code(), "55000", "{error:?}");
+            assert_eq!(error.message(), format!("{deleted} {problem}"));
+            assert!(error.detail().is_some(), "{error:?}");
+            assert!(error.hint().unwrap().contains(repair), "{error:?}");
+        }
+        assert!(scene.server.calls().is_empty());
+
+        if problem == "does not exist" {
+            session.run(&definition);
+        }
+        session.run("ALTER TABLE public.sqs_vault ENABLE ALWAYS TRIGGER deleted");
+        assert_eq!(session.ingest(&scene.queue, 1), 1);
+        session.expect_vault_agrees(&scene.pair);
+    }
+}
+
+#[test]
 fn a_trigger_that_comes_in_the_middle_of_a_transaction_does_not_run() {
     let scene = scene();
     let mut session = scene.connect();
@@ -143,7 +195,7 @@ fn a_trigger_that_comes_in_the_middle_of_a_transaction_does_not_run() {
     let error = session.error_of("COMMIT");
 
     assert_eq!(error.code().code(), "55000", "{error:?}");
-    assert!(error.message().contains("\"mischief\""), "{error:?}");
+    assert!(error.message().contains("trigger mischief"), "{error:?}");
     assert_eq!(session.logins(), 0);
     scene.queue.expect_released(1);
 }
