@@ -4,7 +4,7 @@
 use std::thread;
 
 use tests::cluster::Cluster;
-use tests::database::{Database, db_error};
+use tests::database::{Database, Session, db_error};
 use tests::scripted::{Answer, ScriptedSqs};
 use tests::vault::KeyPair;
 
@@ -21,6 +21,8 @@ fn a_rollback_takes_the_entries_along_and_a_later_commit_brings_them() {
         assert_eq!(session.ingest(&scene.queue, 2), 2);
         session.run(end);
         if end == "ROLLBACK" {
+            // Each of these is a transaction that commits.
+            assert!(session.vault_masks().is_empty());
             assert!(session.vault_masks().is_empty());
             scene.queue.expect_released(2);
             assert_eq!(session.ingest(&scene.queue, 2), 2);
@@ -162,6 +164,27 @@ fn an_entry_that_is_known_is_not_written_again_until_another_day() {
 }
 
 #[test]
+fn what_a_session_has_committed_it_does_not_look_up_again() {
+    let scene = scene();
+    let (mut session, mut other) = (scene.connect(), scene.connect());
+    let look_ups = "SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE relname = 'sqs_vault'";
+    let look_ups_of = |session: &mut Session| {
+        let count = |session: &mut Session| {
+            session.run("SELECT pg_stat_force_next_flush()");
+            session.number(look_ups)
+        };
+        let before = count(session);
+        scene.ingest(session, &["a", "b"]);
+        count(session) - before
+    };
+
+    assert!(look_ups_of(&mut session) > 0);
+    assert_eq!(look_ups_of(&mut session), 0);
+    assert!(look_ups_of(&mut other) > 0);
+    assert_eq!(look_ups_of(&mut other), 0);
+}
+
+#[test]
 fn days_within_one_transaction_are_told_apart() {
     let scene = scene();
     let mut session = scene.connect();
@@ -199,19 +222,19 @@ fn open_transactions_that_share_new_values_do_not_wait_for_each_other() {
 #[test]
 fn sessions_that_drain_the_same_values_at_once_all_succeed() {
     let scene = scene();
-    scene
-        .queue
-        .send(&logins_of((0..4_000).map(|number| number % 40)));
+    // Each session has new values of the others in every batch, in an order of its own.
+    let users = (0..16_000).map(|number| number * 7_919 % 4_000);
+    scene.queue.send(&logins_of(users));
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 let mut session = scene.connect();
-                session.run(&format!("CALL sqs_drain('{}', 50)", scene.queue.url()));
+                session.run(&format!("CALL sqs_drain('{}', 1000)", scene.queue.url()));
             });
         }
     });
     let mut session = scene.connect();
-    assert_eq!(session.logins(), 4_000);
+    assert_eq!(session.logins(), 16_000);
     session.expect_vault_agrees(&scene.pair);
 }
 

@@ -171,6 +171,46 @@ fn pruning_does_not_take_a_data_key_that_is_about_to_seal() {
 }
 
 #[test]
+fn pruning_does_not_take_a_data_key_of_a_transaction_that_is_about_to_commit() {
+    let cluster = tests::cluster::Cluster::private();
+    let database = Database::with_extension(&cluster);
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    let pair = KeyPair::generate();
+    let (mut session, mut pruner) = (database.connect(), database.connect());
+    queue.send(&logins_of(0..1));
+    session.seal_for(&pair).ingest(&queue, 1);
+    pruner.run("DELETE FROM sqs_vault");
+    // COMMIT waits for a standby that never comes, when all is written and nobody sees it yet.
+    pruner.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    pruner.run("SELECT pg_reload_conf(); SET synchronous_commit = local");
+    queue.send(&logins_of(1..2));
+    std::thread::scope(|scope| {
+        let cancel = session.cancel_token();
+        let pid = session.pid();
+        scope.spawn(|| session.ingest(&queue, 1));
+        tests::wait::eventually(
+            "the session waits for the standby",
+            std::time::Duration::from_secs(20),
+            || {
+                pruner.text(&format!(
+                    "SELECT wait_event FROM pg_stat_activity WHERE pid = {pid}"
+                ))
+            },
+            |event| event.as_deref() == Some("SyncRep"),
+        );
+        pruner.run("SELECT sqs_prune()");
+        cancel.cancel_query(postgres::NoTls).unwrap();
+    });
+    let opened = pair.open(&mut pruner);
+    assert_eq!(
+        (opened.status, opened.originals.len()),
+        (0, 2),
+        "{opened:?}"
+    );
+}
+
+#[test]
 fn a_session_waits_for_the_data_key_that_is_being_pruned_and_writes_it_again() {
     let scene = scene();
     let (mut session, mut pruner) = (scene.connect(), scene.connect());
