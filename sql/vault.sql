@@ -38,11 +38,6 @@ COMMENT ON COLUMN sqs_vault_key.wrapped IS 'An age file that holds the data key'
 COMMENT ON COLUMN sqs_vault_key.recipients IS 'Public keys that it is wrapped for';
 COMMENT ON COLUMN sqs_vault_key.created IS 'When the data key was made';
 
--- Rights on all tables, which are granted for other reasons, are not enough to read or write these two: no policy lets
--- anybody in but the owner, who needs none.
-ALTER TABLE sqs_vault ENABLE ROW LEVEL SECURITY;
-ALTER TABLE sqs_vault_key ENABLE ROW LEVEL SECURITY;
-
 SELECT pg_catalog.pg_extension_config_dump('sqs_vault', '');
 SELECT pg_catalog.pg_extension_config_dump('sqs_vault_key', '');
 

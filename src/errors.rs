@@ -66,6 +66,8 @@ pub enum Failure {
     ForeignCode { what: String, remedy: String },
     /// A trigger of ours that the vault relies on does not do its work.
     IdleTrigger(IdleTrigger),
+    /// Others than their owner could be allowed to read the tables of the vault.
+    VaultOpenToOthers { table: String },
     /// `sqs_drain` was called where it may not commit.
     CannotCommit,
     /// PREPARE TRANSACTION after an ingest.
@@ -284,6 +286,12 @@ fn said(failure: Failure) -> Said {
                 .detail("Sessions would rely on originals in the vault that others have deleted. Nothing was received.")
                 .hint(trigger.remedy)
         }
+        VaultOpenToOthers { table } => Said::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("row-level security is not enabled for table {table}"),
+        )
+        .detail("Roles with rights on all tables could read sealed originals. Nothing was received.")
+        .hint(format!("Use ALTER TABLE {table} ENABLE ROW LEVEL SECURITY.")),
         CannotCommit => Said::new(
             ERRCODE_INVALID_TRANSACTION_TERMINATION,
             "sqs_drain cannot run inside a transaction block, a function or an EXCEPTION block",

@@ -290,7 +290,12 @@ fn a_vault_whose_tables_cannot_be_relied_on_is_an_error() {
 
     for (change, words) in [
         (
-            "ALTER TABLE sqs_vault ENABLE TRIGGER deleted",
+            "ALTER TABLE sqs_vault_key DISABLE ROW LEVEL SECURITY",
+            "row-level security is not enabled",
+        ),
+        (
+            "ALTER TABLE sqs_vault_key ENABLE ROW LEVEL SECURITY;
+             ALTER TABLE sqs_vault ENABLE TRIGGER deleted",
             "is not enabled ALWAYS",
         ),
         (

@@ -221,7 +221,7 @@ fn expect_raw_values_nowhere(vault: Option<KeyPair>) {
     let database = Database::with_extension(&cluster);
     let mut told = Told::default();
     if let Some(pair) = &vault {
-        database.connect().run(&format!(
+        database.connect().close_vault().run(&format!(
             "ALTER DATABASE {} SET user_logins_sqs.vault_recipients_file = {}",
             database.name(),
             literal(&pair.file())

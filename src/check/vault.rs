@@ -27,7 +27,8 @@ pub fn tables() -> Finding {
         return off();
     }
     Finding::of_result(vault::check(), || {
-        "no code of others is attached to them, and trigger deleted fires".to_owned()
+        "row-level security is enabled, no code of others is attached, and trigger deleted fires"
+            .to_owned()
     })
 }
 

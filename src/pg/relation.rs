@@ -278,6 +278,13 @@ pub fn has_rules(relation: pg_sys::Oid) -> bool {
     }
 }
 
+/// Whether row-level security is enabled for the relation.
+pub fn has_row_level_security(relation: pg_sys::Oid) -> bool {
+    let relation = open(relation);
+    // SAFETY: the relation is open, so its cache entry and its row of pg_class stay.
+    unsafe { (*relation.rd_rel).relrowsecurity }
+}
+
 /// The direct partitions of the relation.
 pub fn partitions(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     let relation = open(relation);

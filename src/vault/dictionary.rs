@@ -16,6 +16,7 @@ use crate::own_tables::{OwnTable, VAULT, VAULT_KEY};
 use crate::pg::array::{self, elements_of};
 use crate::pg::clock;
 use crate::pg::datum::timestamp;
+use crate::pg::relation;
 use crate::pg::setting::with_index_scans;
 use crate::pg::subtransaction::attempt;
 use crate::pg::transaction::has_fixed_snapshot;
@@ -31,12 +32,26 @@ const MOST_TRIES: usize = 10;
 /// # Errors
 /// [`Failure::NotInstalled`], [`Failure::ForeignCode`], [`Failure::IdleTrigger`].
 pub fn check() -> Result<(), Failure> {
-    let vault = OwnTable::find(VAULT)?;
-    vault.check()?;
-    OwnTable::find(VAULT_KEY)?.check()?;
+    let (vault, keys) = (OwnTable::find(VAULT)?, OwnTable::find(VAULT_KEY)?);
+    for table in [&vault, &keys] {
+        table.check()?;
+        check_open_to_its_owner_only(table)?;
+    }
     match vault.idle_trigger() {
         None => Ok(()),
         Some(trigger) => Err(Failure::IdleTrigger(trigger)),
+    }
+}
+
+/// Rights on all tables, which roles have for other reasons, must not be enough to read or write these two: row-level
+/// security without a policy lets nobody in but the owner. It is not enabled from the start, since pg_dump by a role other
+/// than the owner fails where it is, and most databases keep no originals.
+fn check_open_to_its_owner_only(table: &OwnTable) -> Result<(), Failure> {
+    if relation::has_row_level_security(table.oid()) {
+        Ok(())
+    } else {
+        let table = table.name().to_owned();
+        Err(Failure::VaultOpenToOthers { table })
     }
 }
 

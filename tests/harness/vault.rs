@@ -88,8 +88,24 @@ pub fn recipients_file(content: &str) -> String {
 }
 
 impl Session {
-    /// Has this session seal what it ingests.
+    /// Closes the tables of the vault to all but their owner, without which nothing is sealed.
+    pub fn close_vault(&mut self) -> &mut Session {
+        for table in ["sqs_vault", "sqs_vault_key"] {
+            let is_open = format!(
+                "SELECT count(*) FROM pg_class WHERE oid = 'public.{table}'::regclass AND NOT relrowsecurity"
+            );
+            if self.number(&is_open) > 0 {
+                self.run(&format!(
+                    "ALTER TABLE public.{table} ENABLE ROW LEVEL SECURITY"
+                ));
+            }
+        }
+        self
+    }
+
+    /// Has this session, one of the tables' owner, seal what it ingests.
     pub fn seal_for(&mut self, pair: &KeyPair) -> &mut Session {
+        self.close_vault();
         self.set("user_logins_sqs.vault_recipients_file", pair.file())
     }
 

@@ -8,6 +8,7 @@ use super::{Scene, scene};
 /// A role with nothing, and the setting for all sessions of the database.
 fn role_of(scene: &Scene, admin: &mut Session) -> String {
     let role = run::unique_name("app");
+    admin.close_vault();
     admin.run(&format!(
         "CREATE ROLE {role} LOGIN;
          ALTER DATABASE {} SET user_logins_sqs.vault_recipients_file = '{}'",

@@ -21,6 +21,7 @@ fn workers_that_share_values_seal_each_once() {
         workers::preloading().setting("user_logins_sqs.vault_recipients_file", &pair.file()),
     );
     let mut admin = workers::admin(&cluster);
+    admin.close_vault();
     let server = ScriptedSqs::start();
     let queue = server.queue();
     admin.run(&format!("SELECT sqs_subscribe('{}', 4)", queue.url()));
@@ -35,6 +36,7 @@ fn what_a_worker_holds_when_the_vault_is_switched_on_comes_back_to_be_sealed() {
     let pair = KeyPair::generate();
     let cluster = workers::site();
     let mut admin = workers::admin(&cluster);
+    admin.close_vault();
     let server = ScriptedSqs::start();
     let queue = server.queue();
     admin.subscribe(&queue);
@@ -90,6 +92,7 @@ fn a_worker_waits_for_a_file_of_recipients_that_it_can_use() {
         workers::preloading().setting("user_logins_sqs.vault_recipients_file", "/nonexistent"),
     );
     let mut admin = workers::admin(&cluster);
+    admin.close_vault();
     let server = ScriptedSqs::start();
     let queue = server.queue();
     let error = admin.error_of(&format!("SELECT sqs_subscribe('{}')", queue.url()));
