@@ -30,7 +30,8 @@ COMMENT ON COLUMN sqs_subscription.workers IS 'How many workers ingest from the 
 COMMENT ON COLUMN sqs_subscription.enabled IS 'Whether they do; false pauses the subscription';
 COMMENT ON COLUMN sqs_subscription.created IS 'When it was subscribed to';
 COMMENT ON COLUMN sqs_subscription.installation IS
-    'Number of the installation that carries it out, set by every UPDATE. A row that was restored from a dump or replicated has that of the original, and does nothing here';
+    'Number of the installation that carries it out, set by every UPDATE. A row that was restored from a dump or '
+    'replicated has that of the original, and does nothing here';
 
 SELECT pg_catalog.pg_extension_config_dump('sqs_subscription', '');
 

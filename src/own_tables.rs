@@ -125,8 +125,8 @@ impl OwnTable {
         relation::try_lock_for_reading(self.oid)
     }
 
-    /// A trigger that CREATE EXTENSION made and that is gone, or does not fire where it was made to, if there is one; and
-    /// how ALTER TABLE enables it.
+    /// A trigger that CREATE EXTENSION made and that is gone, or does not fire where it was made to, if there is one;
+    /// and how ALTER TABLE enables it.
     pub fn disabled_trigger(&self) -> Option<(&'static str, &'static str)> {
         let triggers = relation::triggers(self.oid);
         let fires = |own: &OwnTrigger| {
@@ -145,8 +145,8 @@ impl OwnTable {
         Some((disabled.name, enable))
     }
 
-    /// Runs `work`, statements that write this table, as its owner. An error is raised instead where code of others would
-    /// run: triggers can be added by roles that own nothing, at any time until the lock taken here.
+    /// Runs `work`, statements that write this table, as its owner. An error is raised instead where code of others
+    /// would run: triggers can be added by roles that own nothing, at any time until the lock taken here.
     pub fn write<R>(&self, work: impl FnOnce() -> R) -> R {
         self.write_relations(&self.with_partitions(), work)
     }
@@ -156,8 +156,8 @@ impl OwnTable {
         self.write_relations(&self.and(partitions), work)
     }
 
-    /// Takes the locks that [`write_partitions`](OwnTable::write_partitions) takes, ahead of it: waiting for them is not
-    /// waiting for other writers.
+    /// Takes the locks that [`write_partitions`](OwnTable::write_partitions) takes, ahead of it: waiting for them is
+    /// not waiting for other writers.
     pub fn lock_partitions(&self, partitions: &[Oid]) {
         for relation in self.and(partitions) {
             relation::lock_for_writing(relation);
@@ -216,7 +216,8 @@ impl OwnTable {
         }
     }
 
-    /// A partition is written with the rights of the table's owner. Whoever owns the partition can have it run anything.
+    /// A partition is written with the rights of the table's owner. Whoever owns the partition can have it run
+    /// anything.
     fn check_owners(&self, relations: &[Oid], owner: Oid) -> Result<(), Failure> {
         for &relation in relations {
             let other = relation::owner(relation);
@@ -255,8 +256,8 @@ impl OwnTable {
         Ok(())
     }
 
-    /// Whether the trigger is, in every respect, one that CREATE EXTENSION made: another one with a function of ours may
-    /// have a condition that calls something else, or be called for the wrong rows.
+    /// Whether the trigger is, in every respect, one that CREATE EXTENSION made: another one with a function of ours
+    /// may have a condition that calls something else, or be called for the wrong rows.
     fn is_ours(&self, trigger: &Trigger) -> bool {
         let made = OWN_TRIGGERS.iter().any(|own| {
             *own.table == *self.bare_name
@@ -400,6 +401,7 @@ const FOREIGN_EXPRESSION: &str = "\
             JOIN pg_catalog.pg_extension AS extension ON extension.oid OPERATOR(pg_catalog.=) member.refobjid \
             WHERE member.classid OPERATOR(pg_catalog.=) used.refclassid \
                 AND member.objid OPERATOR(pg_catalog.=) used.refobjid \
-                AND member.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid \
+                AND member.refclassid \
+                    OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid \
                 AND member.deptype OPERATOR(pg_catalog.=) 'e' \
                 AND extension.extname OPERATOR(pg_catalog.=) 'user_logins_sqs')";

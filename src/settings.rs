@@ -226,7 +226,8 @@ fn receiving() {
     GucRegistry::define_int_guc(
         c"user_logins_sqs.receive_concurrency",
         c"Sets the maximum number of concurrent ReceiveMessage calls.",
-        c"A quiet queue takes one call at a time. Under load, the number grows for as long as more calls bring more messages.",
+        c"A quiet queue takes one call at a time. Under load, the number grows for as long as \
+         more calls bring more messages.",
         &RECEIVE_CONCURRENCY,
         1,
         1_024,
@@ -247,7 +248,8 @@ fn receiving() {
     GucRegistry::define_enum_guc(
         c"user_logins_sqs.rejected_messages",
         c"Sets what happens to messages that are not logins: leave them in the queue, or delete them.",
-        c"The queue's redrive policy moves messages that are left to its dead-letter queue. A login that only the table refused is always left.",
+        c"The queue's redrive policy moves messages that are left to its dead-letter queue. A \
+         login that only the table refused is always left.",
         &REJECTED_MESSAGES,
         GucContext::Userset,
         GucFlags::default(),
@@ -307,7 +309,8 @@ fn subscriptions() {
     GucRegistry::define_int_guc(
         c"user_logins_sqs.ledger_retention",
         c"Sets how long the ledger remembers a message, counted from when it was sent.",
-        c"Keep it longer than the queue's retention period, since a message that is redelivered later is inserted again.",
+        c"Keep it longer than the queue's retention period, since a message that is redelivered \
+         later is inserted again.",
         &LEDGER_RETENTION,
         1,
         30 * MINUTES_A_DAY,

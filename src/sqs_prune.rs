@@ -8,10 +8,10 @@ use crate::ingest::{Counting, prune};
 use crate::settings;
 use crate::vault;
 
-/// Removes what is older than `user_logins_sqs.ledger_retention`: from the ledger whole days, whatever they hold, and up to
-/// `max_entries` rejections; and up to `max_entries` entries of the vault that were not seen for `vault_retention`. Returns
-/// how many entries of the ledger that were. A ledger that is no ring of days, since somebody has replaced it, loses up to
-/// `max_entries`, too.
+/// Removes what is older than `user_logins_sqs.ledger_retention`: from the ledger whole days, whatever they hold, and
+/// up to `max_entries` rejections; and up to `max_entries` entries of the vault that were not seen for
+/// `vault_retention`. Returns how many entries of the ledger that were. A ledger that is no ring of days, since
+/// somebody has replaced it, loses up to `max_entries`, too.
 #[pg_extern(volatile, parallel_unsafe)]
 fn sqs_prune(max_entries: default!(Option<i64>, 100_000)) -> Result<i64, ErrorReport> {
     let most = max_entries.ok_or(Failure::NullArgument("max_entries"))?;

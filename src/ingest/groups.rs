@@ -12,8 +12,8 @@ use queue::{Hidden, Receipt};
 use super::receipts;
 use crate::io;
 
-/// An empty answer says nothing of a message that came back a moment ago: the poll may be older, and what is recorded of
-/// the message may be too early by as long as the transaction took that recorded it.
+/// An empty answer says nothing of a message that came back a moment ago: the poll may be older, and what is recorded
+/// of the message may be too early by as long as the transaction took that recorded it.
 const SURELY_HANDED_OUT_AFTER: Duration = Duration::from_secs(60);
 
 /// A message that was rejected and stays in the queue, at the head of its group.
@@ -90,8 +90,8 @@ impl BlockedGroups {
         self.0.insert(group, Head { message_id, hidden });
     }
 
-    /// Whether it is the turn of a message of `group`, in the order in which SQS hands them out. What was taken from the
-    /// channel before the rejected message came back says nothing of that.
+    /// Whether it is the turn of a message of `group`, in the order in which SQS hands them out. What was taken from
+    /// the channel before the rejected message came back says nothing of that.
     pub fn turn_of(&self, group: &str, message_id: &str, taken_at: Instant) -> Turn {
         match self.0.get(group) {
             None => Turn::Its,

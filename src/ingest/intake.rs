@@ -77,8 +77,8 @@ impl Intake {
         self.inlets.iter().any(Inlet::polls_about_to_answer)
     }
 
-    /// Whether from now on [`fill`](Intake::fill) returns when the configuration is to be read again or the process is to
-    /// end. Only for a process that does that: in a session both wait for the end of the statement.
+    /// Whether from now on [`fill`](Intake::fill) returns when the configuration is to be read again or the process
+    /// is to end. Only for a process that does that: in a session both wait for the end of the statement.
     pub fn heed_signals(&mut self, heeds: bool) {
         self.heeds_signals = heeds;
     }

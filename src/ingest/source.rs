@@ -63,8 +63,8 @@ impl Source {
         self.queue.url().as_str() == other.queue.url().as_str() && place(self) == place(other)
     }
 
-    /// This source, with the queue and the counts of `other` where it is the same queue: whoever receives from it already
-    /// goes on with those.
+    /// This source, with the queue and the counts of `other` where it is the same queue: whoever receives from it
+    /// already goes on with those.
     pub fn sharing(self, other: &Source) -> Source {
         if self.is_same_queue(other) {
             Source {

@@ -29,8 +29,8 @@ use crate::settings::{self, RejectedMessages};
 use crate::stat::{QueueStat, Written};
 use crate::vault::{self, Originals};
 
-/// Rows refused one after the other that raise the suspicion that it is the table's fault, where it has taken none in this
-/// transaction, and where it has.
+/// Rows refused one after the other that raise the suspicion that it is the table's fault, where it has taken none in
+/// this transaction, and where it has.
 const SUSPICIOUS: usize = 10;
 const SUSPICIOUS_AFTER_SOME: usize = 100;
 
@@ -111,8 +111,8 @@ impl Refusals {
 }
 
 impl Memory {
-    /// What others, or earlier calls, have recorded of the queue. To be asked before anything is received: it decides how
-    /// many messages a receive may ask for.
+    /// What others, or earlier calls, have recorded of the queue. To be asked before anything is received: it decides
+    /// how many messages a receive may ask for.
     pub fn recall(source: &Source, target: &Target) -> Memory {
         let mut memory = Memory::default();
         if source.queue().url().is_fifo() {
@@ -193,8 +193,8 @@ impl Writer {
     ///
     /// # Errors
     /// [`Failure::NoPartition`] and [`Failure::AllRefused`]: `user_logins` is at fault, not the messages, and
-    /// [`Failure::CannotSeal`]: the server is. Any other error that is not a message's fault leaves as a Postgres error.
-    /// In either case the transaction must be rolled back.
+    /// [`Failure::CannotSeal`]: the server is. Any other error that is not a message's fault leaves as a Postgres
+    /// error. In either case the transaction must be rolled back.
     pub fn write(&mut self, messages: &[Message]) -> Result<(), Failure> {
         if messages.is_empty() {
             return Ok(());
@@ -305,8 +305,8 @@ impl Writer {
     }
 
     /// Whether the table is at fault for the refusals so far: it is, if it takes none of those rows either that are
-    /// spread over the rest of the chunk; in a FIFO queue, where no row may overtake another of its group, of those that
-    /// are the first of theirs.
+    /// spread over the rest of the chunk; in a FIFO queue, where no row may overtake another of its group, of those
+    /// that are the first of theirs.
     fn probe(
         &mut self,
         trial: &mut Trial,
@@ -413,8 +413,8 @@ impl Writer {
         self.reject(chunk, culprit.message, &culprit.again, rejected);
     }
 
-    /// Leaves messages to other sessions that have them. If those roll back, SQS hands them out again: what is behind them
-    /// in their groups has to wait for that.
+    /// Leaves messages to other sessions that have them. If those roll back, SQS hands them out again: what is behind
+    /// them in their groups has to wait for that.
     fn leave_to_others(&mut self, part: &[usize], candidates: &[Candidate<'_>], chunk: &mut Chunk) {
         for &place in part {
             let Candidate { message, .. } = &candidates[place];

@@ -12,10 +12,11 @@ use super::identity::as_role;
 const STATUS_IS_SET: u8 = 1 << 0;
 const STANDBYS_ARE_DEFINED: u8 = 1 << 1;
 
-/// Whether the server has standbys to wait for. Its own word for it counts, as for Postgres itself: what this session knows
-/// of `synchronous_standby_names` may be old, since it reads the configuration between its statements only.
+/// Whether the server has standbys to wait for. Its own word for it counts, as for Postgres itself: what this session
+/// knows of `synchronous_standby_names` may be old, since it reads the configuration between its statements only.
 fn has_standbys() -> bool {
-    // SAFETY: shared memory that every backend has mapped; a flag of one byte, read as Postgres reads it, without the lock.
+    // SAFETY: shared memory that every backend has mapped; a flag of one byte, read as Postgres reads it, without the
+    // lock.
     let status = unsafe {
         if pg_sys::WalSndCtl.is_null() {
             return false;
@@ -66,8 +67,9 @@ pub fn is_commit_confirmed() -> bool {
     let Some(mode) = wait_mode() else {
         return true;
     };
-    // SAFETY: shared memory that every backend has mapped, which is there since it says that there are standbys. A position is eight aligned bytes that only grow, so a read
-    // without the lock may be a moment old, and then says "not yet".
+    // SAFETY: shared memory that every backend has mapped, which is there since it says that there are standbys. A
+    // position is eight aligned bytes that only grow, so a read without the lock may be a moment old, and then says
+    // "not yet".
     unsafe {
         let confirmed = (&raw const (*pg_sys::WalSndCtl).lsn[mode]).read_volatile();
         confirmed >= pg_sys::XactLastCommitEnd

@@ -26,9 +26,9 @@ static PATIENCE_NS: AtomicI64 = AtomicI64::new(0);
 /// What the timer sends; Postgres has background workers ignore it.
 const ORDER: i32 = libc::SIGUSR2;
 
-/// From now on SIGTERM only [requests](is_end_requested) the end of this process. When `patience`, which is shorter than a
-/// second, has passed since the first, the process ends where it next handles interrupts. Where the system gives no
-/// timer, everything stays as it was.
+/// From now on SIGTERM only [requests](is_end_requested) the end of this process. When `patience`, which is shorter
+/// than a second, has passed since the first, the process ends where it next handles interrupts. Where the system
+/// gives no timer, everything stays as it was.
 pub fn make_it_a_request(patience: Duration) {
     let mut timer = ptr::null_mut();
     // SAFETY: all zero is a valid sigevent, whose fields that matter here are then set; both pointers are to live
@@ -58,9 +58,9 @@ pub fn is_end_requested() -> bool {
 
 /// Calls only what POSIX or Postgres allow in a signal handler.
 unsafe extern "C-unwind" fn request_end(_signal: i32) {
-    // SAFETY: `timer_settime` is async-signal-safe, is given the timer that `make_it_a_request` made before it installed
-    // this handler, and a live local; `SetLatch` is what Postgres' own handlers call; `errno` is this thread's, and left as
-    // it was.
+    // SAFETY: `timer_settime` is async-signal-safe, is given the timer that `make_it_a_request` made before it
+    // installed this handler, and a live local; `SetLatch` is what Postgres' own handlers call; `errno` is this
+    // thread's, and left as it was.
     unsafe {
         let errno = *libc::__errno_location();
         if !REQUESTED.swap(true, Relaxed) {

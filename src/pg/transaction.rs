@@ -105,8 +105,8 @@ pub fn defer_nothing() {
 /// Runs `work`, which runs statements, where no statement of a user's is being run that they would be part of: when the
 /// transaction is about to commit.
 pub fn with_snapshot<R>(work: impl FnOnce() -> R) -> R {
-    // SAFETY: in a transaction, as every caller is. Pushed and popped in pairs, unless an error leaves, which clears the
-    // stack of snapshots.
+    // SAFETY: in a transaction, as every caller is. Pushed and popped in pairs, unless an error leaves, which clears
+    // the stack of snapshots.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
     let result = work();
     // SAFETY: as above.

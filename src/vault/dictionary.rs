@@ -175,7 +175,8 @@ impl Dictionary {
         0
     }
 
-    /// Moves `last_seen` of those that are there, and inserts those that are not any more; returns the data keys of both.
+    /// Moves `last_seen` of those that are there, and inserts those that are not any more; returns the data keys of
+    /// both.
     fn bring_up_to_date(&self, rows: &[Row<'_>]) -> Vec<KeyId> {
         self.run(&self.bring_up_to_date, rows, |keys| {
             keys.filter_map(|row| row.get::<Uuid>(1).ok().flatten())

@@ -1,5 +1,5 @@
-//! When the launcher prunes the ledger and the vault: in small steps, each a transaction of its own, between which it looks after
-//! subscriptions.
+//! When the launcher prunes the ledger and the vault: in small steps, each a transaction of its own, between which it
+//! looks after subscriptions.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};

@@ -272,8 +272,8 @@ impl Runner {
         }
     }
 
-    /// Waits for a message, as long as it takes; where groups wait for messages that were rejected, a queue that has been
-    /// quiet for long enough tells that those are gone.
+    /// Waits for a message, as long as it takes; where groups wait for messages that were rejected, a queue that has
+    /// been quiet for long enough tells that those are gone.
     fn await_quietly(&mut self, session: &mut Session) {
         if !self.memory.has_blocked_groups() {
             return self.fill(session, 1, None);

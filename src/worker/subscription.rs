@@ -116,7 +116,8 @@ fn distrust(table: &OwnTable) -> Option<Obstacle> {
         return Some(Obstacle::waiting(
             format!("trigger {trigger} on table {table} is not enabled"),
             &format!(
-                "Check the roles in the table, which anybody may have written meanwhile; then use ALTER TABLE {table} {enable} {trigger}."
+                "Check the roles in the table, which anybody may have written meanwhile; then use \
+                 ALTER TABLE {table} {enable} {trigger}."
             ),
         ));
     }

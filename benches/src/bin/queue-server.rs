@@ -14,8 +14,8 @@ use tokio::task::LocalSet;
 const USAGE: &str = "queue-server [--port PORT] [--latency-ms MILLISECONDS] [--preload MESSAGES] [--certificate FILE]
 
 Serves Amazon SQS' JSON protocol on 127.0.0.1 from memory, for benchmarks and tests, and prints the URL of the queue
-`login-queue`. Port 0 (the default) takes a free one. With a certificate, the same port speaks HTTPS too: the server makes
-one and writes it to FILE, which clients must trust (SSL_CERT_FILE).";
+`login-queue`. Port 0 (the default) takes a free one. With a certificate, the same port speaks HTTPS too: the server
+makes one and writes it to FILE, which clients must trust (SSL_CERT_FILE).";
 
 struct Options {
     port: u16,

@@ -7,9 +7,9 @@
 //!
 //! One port takes HTTP and HTTPS.
 //!
-//! Layout: [`http`] reads requests and writes responses, [`actions`] is SQS, [`control`] is for the benchmarks (fill, reset,
-//! send at a rate, count), [`backlog`] holds the messages of one queue, [`handle`] is the text of a receipt handle,
-//! [`pause`] the latency and [`tls`] the server's certificate.
+//! Layout: [`http`] reads requests and writes responses, [`actions`] is SQS, [`control`] is for the benchmarks (fill,
+//! reset, send at a rate, count), [`backlog`] holds the messages of one queue, [`handle`] is the text of a receipt
+//! handle, [`pause`] the latency and [`tls`] the server's certificate.
 
 mod actions;
 mod backlog;

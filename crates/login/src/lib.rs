@@ -11,7 +11,8 @@
 //!    envelope of SNS or EventBridge encloses is read the same way.
 //! 3. `field`, `login`, `version`: each field is checked against its rule and its column, and `app_version` becomes an
 //!    integer ([`VersionEncoding`]).
-//! 4. `address`, `mask`: `ip` and `device_id` become a [`Mask`] each ([`Masker`]), an IPv6 address by its canonical text.
+//! 4. `address`, `mask`: `ip` and `device_id` become a [`Mask`] each ([`Masker`]), an IPv6 address by its canonical
+//!    text.
 //! 5. `rejection`: what is said of a body that got stuck on the way.
 //!
 //! Nothing here knows of a queue or a database.

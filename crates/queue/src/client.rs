@@ -1,5 +1,5 @@
-//! The three calls, made by the SDK: each within its time, with the credentials that are there, and with its errors told
-//! in our own words.
+//! The three calls, made by the SDK: each within its time, with the credentials that are there, and with its errors
+//! told in our own words.
 //!
 //! Nothing of the SDK's is formatted with `{:?}`: outputs, messages and errors hold bodies.
 
@@ -104,8 +104,8 @@ impl Client {
         connected.unwrap_or(&self.endpoint.origin).is_aws()
     }
 
-    /// Receives. The answer has to begin within `limit`; then it may take its time as long as it does not stall. Each body
-    /// goes to `decode` and nowhere else.
+    /// Receives. The answer has to begin within `limit`; then it may take its time as long as it does not stall. Each
+    /// body goes to `decode` and nowhere else.
     pub(crate) async fn receive<T>(
         &self,
         request: &ReceiveRequest,

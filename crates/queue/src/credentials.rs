@@ -25,8 +25,8 @@ const REFRESH_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 const REFRESH_PAUSE: Duration = Duration::from_secs(30);
 /// How often to look while there are none.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How long a call waits for a source. Off EC2, it takes seconds until the instance metadata service turns out not to be
-/// there.
+/// How long a call waits for a source. Off EC2, it takes seconds until the instance metadata service turns out not to
+/// be there.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long a source may take. It goes on while calls give up, so that a slow one is of use to the next of them.
 const LONGEST_LOAD: Duration = Duration::from_secs(60);

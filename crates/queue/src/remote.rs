@@ -10,8 +10,8 @@ use crate::queue::Queue;
 use crate::receipts::Receipt;
 use crate::window::Window;
 
-/// Most calls of a kind in flight: how many there really are is what brings more, and what [`Calls`](crate::calls::Calls)
-/// lets be.
+/// Most calls of a kind in flight: how many there really are is what brings more, and what
+/// [`Calls`](crate::calls::Calls) lets be.
 const MOST_CALLS: usize = 512;
 /// A FIFO queue takes 300 calls a second (SQS developer guide, "Quotas").
 const MOST_CALLS_FIFO: usize = 16;

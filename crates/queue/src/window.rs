@@ -1,14 +1,14 @@
 //! How many calls of a kind to have in flight: as many as bring more.
 //!
-//! Nobody knows beforehand what a queue and a machine give. At AWS a call takes milliseconds whatever else is under way,
-//! and a hundred calls bring a hundred times as much as one; an emulator on the same machine does one thing at a time,
-//! and more calls only wait for each other. So the window doubles for as long as that brings more, round by round, and
-//! looks again now and then whether it would.
+//! Nobody knows beforehand what a queue and a machine give. At AWS a call takes milliseconds whatever else is under
+//! way, and a hundred calls bring a hundred times as much as one; an emulator on the same machine does one thing at a
+//! time, and more calls only wait for each other. So the window doubles for as long as that brings more, round by
+//! round, and looks again now and then whether it would.
 
 use std::time::{Duration, Instant};
 
-/// Twice as many calls are worth it if they bring so much more. They would bring twice as much, if the first round did not
-/// begin with the answers to the calls before.
+/// Twice as many calls are worth it if they bring so much more. They would bring twice as much, if the first round
+/// did not begin with the answers to the calls before.
 const WORTH_IT: f64 = 1.1;
 
 /// How soon to look again whether more calls bring more, and how soon after being told to slow down.
