@@ -13,7 +13,7 @@ use crate::pg::exit::{self, Finish};
 use crate::pg::latch::SharedLatch;
 use crate::pg::shared_memory::{Shareable, SharedMemory};
 use crate::pg::shared_text::SharedText;
-use crate::pg::{clock, database, worker};
+use crate::pg::{background_worker, clock, database};
 
 /// The most workers that can run at once, of all subscriptions together.
 pub const SLOTS: usize = 64;
@@ -245,7 +245,7 @@ pub fn stop(slot: usize, assignment: &Assignment) {
         if slot.is(&[State::Running]) {
             slot.set(State::Ending);
             // A worker frees its slot, under this lock, before its process ends: the id is not reused yet.
-            worker::terminate(slot.pid.load(Relaxed));
+            background_worker::terminate(slot.pid.load(Relaxed));
         } else if slot.is(&[State::Starting]) {
             // It finds its slot gone and ends by itself.
             slot.set(State::Free);
@@ -270,7 +270,7 @@ pub fn take(slot: usize) -> Option<Assignment> {
         if !place.is(&[State::Starting]) {
             return None;
         }
-        place.pid.store(worker::process_id(), Relaxed);
+        place.pid.store(background_worker::process_id(), Relaxed);
         place.set(State::Running);
         Some(place.assignment())
     })??;

@@ -24,6 +24,7 @@
 //! The crate `queue` receives and deletes, the crate `login` decodes and masks; neither knows of Postgres. This
 //! crate puts them together and owns the middle: [`ingest`]. Unsafe calls into Postgres have safe names in [`pg`].
 
+mod argument;
 mod board;
 mod check;
 mod errors;
@@ -31,7 +32,7 @@ mod errors;
 mod in_database;
 mod ingest;
 mod installation;
-mod io;
+mod io_thread;
 mod mask_keys;
 mod notice;
 mod own_tables;
@@ -97,7 +98,7 @@ pgrx::extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 pub extern "C-unwind" fn _PG_init() {
     pg::backtrace::switch_off();
     settings::init();
-    if pg::worker::is_being_preloaded() {
+    if pg::background_worker::is_being_preloaded() {
         stat::init();
         worker::init();
     }

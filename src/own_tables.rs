@@ -15,6 +15,7 @@ use pgrx::{PgLogLevel, Spi};
 
 use crate::errors::Failure;
 use crate::pg::identity::{as_role, may_act_for};
+use crate::pg::or_raise::OrRaise;
 use crate::pg::relation::{self, Enabled, Trigger};
 
 /// The name of the extension.
@@ -207,7 +208,7 @@ impl OwnTable {
         }
         self.check_owners(&suspects, owner)?;
         self.check_triggers_and_rules(&suspects)?;
-        match foreign_expression(&suspects).unwrap_or_else(|error| pgrx::error!("{error}")) {
+        match foreign_expression(&suspects).or_raise() {
             None => Ok(()),
             Some(Used { what, by }) => Err(Failure::ForeignCode {
                 what: format!("{what}, used by {by},"),

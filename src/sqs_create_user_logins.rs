@@ -15,6 +15,7 @@ use crate::errors::Failure;
 use crate::ingest::target;
 use crate::own_tables::EXTENSION;
 use crate::pg::identity::as_role;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::relation;
 use crate::pg::utility::{self, Creation};
 
@@ -45,7 +46,7 @@ fn sqs_create_user_logins() -> Result<(), ErrorReport> {
          ALTER EXTENSION user_logins_sqs DROP TABLE {name}",
         target::create_table(&name)
     );
-    Spi::run(&create).unwrap_or_else(|error| pgrx::error!("{error}"));
+    Spi::run(&create).or_raise();
     let table = relation::find(schema, target::USER_LOGINS);
     let made = table.and_then(|table| {
         let row = row_if_untouched(table).ok()??;
@@ -67,14 +68,14 @@ fn make_way(creation: &Creation) {
     {
         return;
     }
-    let row = row_if_untouched(made.table).unwrap_or_else(|error| pgrx::error!("{error}"));
+    let row = row_if_untouched(made.table).or_raise();
     if row.as_ref() != Some(&made.row) {
         return;
     }
     let name = relation::qualified_name(made.schema, target::USER_LOGINS);
     // Whoever creates a table there now need not own the one that goes.
     as_role(relation::owner(made.table), || {
-        Spi::run(&format!("DROP TABLE {name}")).unwrap_or_else(|error| pgrx::error!("{error}"));
+        Spi::run(&format!("DROP TABLE {name}")).or_raise();
     });
 }
 

@@ -3,6 +3,7 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::argument::positive;
 use crate::errors::Failure;
 use crate::ingest::{Counting, prune};
 use crate::settings;
@@ -15,14 +16,7 @@ use crate::vault;
 #[pg_extern(volatile, parallel_unsafe)]
 fn sqs_prune(max_entries: default!(Option<i64>, 100_000)) -> Result<i64, ErrorReport> {
     let most = max_entries.ok_or(Failure::NullArgument("max_entries"))?;
-    if most < 1 {
-        let failure = Failure::OutOfRange {
-            argument: "max_entries",
-            value: most,
-            range: "at least 1",
-        };
-        return Err(failure.into());
-    }
+    let most = positive("max_entries", most)?;
     let pruned = prune(settings::ledger_retention(), most, Counting::Yes);
     vault::prune(settings::vault_retention(), most);
     Ok(pruned)

@@ -12,6 +12,7 @@ use super::{Finding, text};
 use crate::errors::Failure;
 use crate::ingest;
 use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED, SUBSCRIPTION};
+use crate::pg::or_raise::OrRaise;
 use crate::pg::{clock, query, setting};
 use crate::settings;
 
@@ -165,7 +166,7 @@ pub fn rejections() -> Finding {
 /// What `look` finds about something of the extension's, if that is there.
 fn found<T>(there: Result<T, Failure>, look: impl FnOnce(&T) -> SpiResult<Finding>) -> Finding {
     match there {
-        Ok(there) => look(&there).unwrap_or_else(|error| pgrx::error!("{error}")),
+        Ok(there) => look(&there).or_raise(),
         Err(failure) => failure.into(),
     }
 }

@@ -7,7 +7,7 @@ use queue::{Examination, Queue, QueueUrl};
 use super::{Check, Finding, guarded, remote, text, workers};
 use crate::errors::Failure;
 use crate::ingest::{allowed_queue, note_retention};
-use crate::io;
+use crate::io_thread;
 use crate::own_tables::{OwnTable, QUEUE};
 use crate::pg::database;
 use crate::worker::subscription::Subscription;
@@ -63,11 +63,11 @@ fn examine(queues: &[&Queue]) -> Result<Vec<Option<Examination>>, Failure> {
     if queues.is_empty() {
         return Ok(Vec::new());
     }
-    let asked = io::with(|io| {
+    let asked = io_thread::with(|io| {
         let examinations = queues.iter().map(|queue| io.examine(queue, LIMIT));
         examinations.collect()
     })?;
-    Ok(io::answers(asked, LIMIT + GRACE))
+    Ok(io_thread::answers(asked, LIMIT + GRACE))
 }
 
 impl Subject {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use queue::{Hidden, Receipt};
 
 use super::receipts;
-use crate::io;
+use crate::io_thread;
 
 /// An empty answer says nothing of a message that came back a moment ago: the poll may be older, and what is recorded
 /// of the message may be too early by as long as the transaction took that recorded it.
@@ -41,7 +41,7 @@ impl HiddenUntil {
             HiddenUntil::At(end) => end <= time,
             HiddenUntil::Held(_) => false,
             HiddenUntil::Left(receipt) if receipts::is_undecided(receipt) => false,
-            HiddenUntil::Left(receipt) => match io::hidden_until(receipt) {
+            HiddenUntil::Left(receipt) => match io_thread::hidden_until(receipt) {
                 Hidden::Pending => false,
                 Hidden::Until(end) => end <= time,
                 Hidden::Unknown => true,

@@ -12,8 +12,8 @@ use super::reader::{Content, Reader};
 use super::receipts;
 use super::source::Source;
 use crate::errors::Failure;
-use crate::io;
-use crate::pg::{latch, sigterm, worker};
+use crate::io_thread;
+use crate::pg::{background_worker, latch, sigterm};
 use crate::stat::QueueStat;
 
 /// Messages on their way to become rows.
@@ -56,8 +56,9 @@ impl Intake {
 
     fn receive(&mut self, source: &Source, how: Receive) -> Result<(), Failure> {
         let reader = self.reader.clone();
-        let inlet =
-            io::with(|io| io.receive(source.queue(), how, move |body| reader.lock().read(body)))?;
+        let inlet = io_thread::with(|io| {
+            io.receive(source.queue(), how, move |body| reader.lock().read(body))
+        })?;
         self.inlets.push(inlet);
         Ok(())
     }
@@ -96,7 +97,7 @@ impl Intake {
     pub fn fill(&mut self, enough: usize, until: Option<Instant>) -> Result<(), queue::Error> {
         check_for_interrupts!();
         while !self.inlets.is_empty() && self.waiting.len() < enough {
-            let fd = match io::with(|io| {
+            let fd = match io_thread::with(|io| {
                 io.acknowledge();
                 io.fd()
             }) {
@@ -139,7 +140,7 @@ impl Intake {
     }
 
     fn is_called_away(&self) -> bool {
-        self.heeds_signals && (worker::is_reload_asked() || sigterm::is_end_requested())
+        self.heeds_signals && (background_worker::is_reload_asked() || sigterm::is_end_requested())
     }
 
     /// Whether the queue had nothing more to hand out.

@@ -12,6 +12,7 @@ use super::message::Row;
 use super::ring::Ring;
 use crate::own_tables::OwnTable;
 use crate::pg::array::{self, rows_of};
+use crate::pg::or_raise::OrRaise;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::subtransaction::attempt_to_keep;
 use crate::pg::{clock, relation};
@@ -137,7 +138,7 @@ impl Ledger {
                 Patience::UntilItEnds => enter(),
                 Patience::Hurried => with_lock_timeout(HARDLY_AT_ALL, enter),
             };
-            let entered = entered.unwrap_or_else(|error| pgrx::error!("{error}"));
+            let entered = entered.or_raise();
             if entered.len() == keys.len() {
                 New::All
             } else {
@@ -165,7 +166,7 @@ impl Ledger {
                 client.select(sql.as_str(), None, &arguments).map(keys_of)
             })
         });
-        found.unwrap_or_else(|error| pgrx::error!("{error}"))
+        found.or_raise()
     }
 
     /// Takes the locks of the tables that entries for `keys` are written to. Whoever keeps those from being written at

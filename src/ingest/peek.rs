@@ -15,7 +15,7 @@ use super::source::Source;
 use super::statements::Statements;
 use super::target::Target;
 use crate::errors::Failure;
-use crate::io;
+use crate::io_thread;
 use crate::pg::error::{Caught, Fault};
 use crate::pg::latch;
 use crate::pg::subtransaction::attempt_to_keep;
@@ -68,7 +68,7 @@ type Measured = (usize, Content);
 /// # Errors
 /// What the queue said; [`Failure::NoPartition`], as an ingest would.
 pub fn peek(source: &Source, target: &Target, limit: u64) -> Result<Peek, Failure> {
-    let asked = io::with(|io| io.describe(source.queue(), ATTRIBUTES_LIMIT))?;
+    let asked = io_thread::with(|io| io.describe(source.queue(), ATTRIBUTES_LIMIT))?;
     let mut held = Held(Vec::new());
     let mut messages = receive(source, limit, &mut held)?;
     judge_all(&mut messages, target)?;
@@ -85,7 +85,7 @@ pub fn peek(source: &Source, target: &Target, limit: u64) -> Result<Peek, Failur
 }
 
 fn max_receive_count(asked: Pending<Result<Description, queue::Error>>) -> Option<u32> {
-    let answer = io::answers(vec![asked], ATTRIBUTES_WITHIN).pop()??;
+    let answer = io_thread::answers(vec![asked], ATTRIBUTES_WITHIN).pop()??;
     Some(answer.ok()?.attributes.redrive?.max_receive_count)
 }
 
@@ -120,11 +120,12 @@ fn receive(source: &Source, limit: u64, held: &mut Held) -> Result<Vec<Peeked>, 
     };
     let reader = source.reader_without_originals();
     let measure = move |body: &str| (body.len(), reader.read(body));
-    let (mut inlet, fd) = io::with(|io| (io.receive(source.queue(), how, measure), io.fd()))?;
+    let (mut inlet, fd) =
+        io_thread::with(|io| (io.receive(source.queue(), how, measure), io.fd()))?;
     let mut peeked = Vec::new();
     loop {
         check_for_interrupts!();
-        io::if_started(|io| io.acknowledge());
+        io_thread::if_started(|io| io.acknowledge());
         if take_all(&mut inlet, held, &mut peeked).map_err(|error| source.failure(error))? {
             return Ok(peeked);
         }

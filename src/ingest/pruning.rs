@@ -9,6 +9,7 @@ use pgrx::spi::SpiResult;
 use super::ring::{Counting, Ring};
 use super::{queue_record, rejections};
 use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED};
+use crate::pg::or_raise::OrRaise;
 use crate::pg::subtransaction::attempt;
 use crate::pg::{clock, relation, transaction};
 use crate::report;
@@ -99,6 +100,6 @@ fn delete_entries(ledger: &OwnTable, retention: Duration, most: i64) -> i64 {
     let deleted: SpiResult<usize> = ledger.write(|| {
         Spi::connect_mut(|client| Ok(client.update(sql.as_str(), None, &arguments)?.len()))
     });
-    let deleted = deleted.unwrap_or_else(|error| pgrx::error!("{error}"));
+    let deleted = deleted.or_raise();
     i64::try_from(deleted).unwrap_or(i64::MAX)
 }

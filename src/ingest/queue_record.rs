@@ -14,6 +14,7 @@ use pgrx::spi::SpiResult;
 use crate::own_tables::OwnTable;
 use crate::pg::clock;
 use crate::pg::datum::timestamp;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::query;
 
 /// A queue counts for as long after it was last recorded as the ledger can remember, and the day for which it is
@@ -37,7 +38,7 @@ pub fn note_ingest(table: &OwnTable, queue_url: &str) {
         let insert = format!("INSERT INTO {} (queue_url) VALUES ($1)", table.name());
         table.write(|| Spi::run_with_args(&insert, &[queue_url.into()]))
     });
-    noted.unwrap_or_else(|error| pgrx::error!("{error}"));
+    noted.or_raise();
 }
 
 fn is_noted(table: &OwnTable, queue_url: &str) -> SpiResult<bool> {
@@ -73,7 +74,7 @@ pub fn note_retention(table: &OwnTable, queue_url: &str, retention: Duration) {
     ];
     table
         .write(|| Spi::run_with_args(&sql, &arguments))
-        .unwrap_or_else(|error| pgrx::error!("{error}"));
+        .or_raise();
 }
 
 /// For how long the ledger has to remember a message, by what the queues that feed it have answered: at most `bound`,
@@ -100,7 +101,7 @@ pub fn needed_retention(table: &OwnTable, bound: Duration) -> Duration {
         DAYS_THAT_COUNT.into(),
     ];
     let needed: SpiResult<Option<f64>> = table.read(|| query::one(&sql, &arguments));
-    let needed = needed.unwrap_or_else(|error| pgrx::error!("{error}"));
+    let needed = needed.or_raise();
     // Without a row it is not known who fed the ledger.
     needed
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
@@ -116,5 +117,5 @@ pub fn prune(table: &OwnTable) {
     );
     table
         .write(|| Spi::run_with_args(&sql, &[DAYS_THAT_COUNT.into()]))
-        .unwrap_or_else(|error| pgrx::error!("{error}"));
+        .or_raise();
 }

@@ -7,10 +7,10 @@ use pgrx::pg_sys::panic::ErrorReport;
 use queue::{Fate, Receipt};
 
 use crate::errors::Failure;
-use crate::io;
+use crate::io_thread;
 use crate::pg::replication;
 use crate::pg::subtransaction::ByLevel;
-use crate::pg::transaction::{self, INDIFFERENT, Listener};
+use crate::pg::transaction::{self, Listener};
 
 static LISTENER: Listener = Listener {
     committed,
@@ -18,7 +18,7 @@ static LISTENER: Listener = Listener {
     preparing,
     subtransaction_committed,
     subtransaction_aborted,
-    ..INDIFFERENT
+    ..Listener::NOOP
 };
 
 thread_local! {
@@ -72,7 +72,7 @@ pub fn is_undecided(receipt: Receipt) -> bool {
 /// Gives messages back to the queue at once.
 pub fn release(receipts: Vec<Receipt>) {
     if !receipts.is_empty() {
-        io::if_started(|io| io.settle(receipts, Fate::Release));
+        io_thread::if_started(|io| io.settle(receipts, Fate::Release));
     }
 }
 
@@ -88,7 +88,7 @@ fn committed() {
             Fate::Delete if !is_confirmed => Fate::Leave,
             fate => fate,
         };
-        io::if_started(|io| io.settle(pending.receipts, fate));
+        io_thread::if_started(|io| io.settle(pending.receipts, fate));
     }
 }
 

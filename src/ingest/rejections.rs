@@ -10,6 +10,7 @@ use pgrx::spi::SpiResult;
 use super::rejection::Rejected;
 use crate::own_tables::OwnTable;
 use crate::pg::array::{self, rows_of};
+use crate::pg::or_raise::OrRaise;
 
 /// The rejections of one chunk, each message once, in the order of their ids, so that concurrent sessions write
 /// them in the same order.
@@ -105,7 +106,7 @@ impl Rejections {
             table.write(|| client.update(sql.as_str(), None, &arguments))?;
             Ok(())
         });
-        recorded.unwrap_or_else(|error| pgrx::error!("{error}"));
+        recorded.or_raise();
     }
 }
 
@@ -141,7 +142,7 @@ pub fn awaited(table: &OwnTable, queue_url: &str) -> Vec<Awaited> {
             Ok(read.collect())
         })
     });
-    found.unwrap_or_else(|error| pgrx::error!("{error}"))
+    found.or_raise()
 }
 
 /// So many seconds from now, or before now: as far back as this machine has run, at most.
@@ -169,7 +170,7 @@ pub fn no_longer_awaited(table: &OwnTable, queue_url: &str, groups: &[Arc<str>])
     let groups = array::text(groups.iter().map(|group| Some(&**group)));
     table
         .write(|| Spi::run_with_args(&sql, &[queue_url.into(), groups]))
-        .unwrap_or_else(|error| pgrx::error!("{error}"));
+        .or_raise();
 }
 
 /// Deletes the record of at most `most` messages that were last seen longer than `retention` ago.
@@ -185,5 +186,5 @@ pub fn prune(table: &OwnTable, retention: Duration, most: i64) {
     let arguments = [retention.as_secs_f64().into(), most.into()];
     table
         .write(|| Spi::run_with_args(&sql, &arguments))
-        .unwrap_or_else(|error| pgrx::error!("{error}"));
+        .or_raise();
 }

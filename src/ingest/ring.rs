@@ -10,6 +10,7 @@ use pgrx::spi::SpiResult;
 
 use super::ledger::Key;
 use crate::own_tables::OwnTable;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::subtransaction::attempt_to_keep;
 use crate::pg::{clock, relation};
@@ -109,10 +110,7 @@ fn truncate_if_expired(
                     return None;
                 }
                 let leaf = ledger.partition(leaf);
-                leaf.write(|| {
-                    truncate_older_than(leaf.name(), oldest_kept, counting)
-                        .unwrap_or_else(|error| pgrx::error!("{error}"))
-                })
+                leaf.write(|| truncate_older_than(leaf.name(), oldest_kept, counting).or_raise())
             })
         },
         Option::is_some,

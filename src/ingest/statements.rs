@@ -13,6 +13,7 @@ use super::message::Row;
 use super::target::Target;
 use crate::pg::array::{self, rows_of};
 use crate::pg::error::{Caught, Fault};
+use crate::pg::or_raise::OrRaise;
 use crate::pg::subtransaction::attempt;
 
 thread_local! {
@@ -52,8 +53,7 @@ impl Statements {
         if let Some(last) = last.filter(|last| last.target == *target) {
             return last;
         }
-        let fresh =
-            Rc::new(Statements::prepare(target).unwrap_or_else(|error| pgrx::error!("{error}")));
+        let fresh = Rc::new(Statements::prepare(target).or_raise());
         PREPARED.set(Some(fresh.clone()));
         fresh
     }
@@ -182,9 +182,7 @@ impl Statements {
                 Form::Together => &self.user_logins,
                 Form::Alone => &self.one_login,
             };
-            client
-                .update(statement, None, &arguments)
-                .unwrap_or_else(|error| pgrx::error!("{error}"));
+            client.update(statement, None, &arguments).or_raise();
         });
     }
 }

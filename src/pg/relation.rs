@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString, c_void};
 use pgrx::spi::SpiResult;
 use pgrx::{PgList, PgRelation, pg_sys};
 
+use super::or_raise::OrRaise;
 use super::query;
 
 /// A column, as far as an INSERT that names it or leaves it out is concerned.
@@ -390,7 +391,7 @@ pub fn shards(relation: pg_sys::Oid) -> usize {
          WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1",
         &[relation.into()],
     );
-    let counted = counted.unwrap_or_else(|error| pgrx::error!("{error}"));
+    let counted = counted.or_raise();
     usize::try_from(counted.unwrap_or(0)).unwrap_or(0)
 }
 

@@ -6,6 +6,7 @@ use std::ffi::CStr;
 use pgrx::{Spi, pg_sys};
 
 use super::identity::as_role;
+use super::or_raise::OrRaise;
 
 /// Flags of `WalSndCtlData.sync_standbys_status`: the checkpointer has set it, and it found that there are standbys to
 /// wait for.
@@ -81,10 +82,8 @@ pub fn is_commit_confirmed() -> bool {
 pub fn write_a_record() {
     // Not everybody may call the function on every server.
     let superuser = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
-    let written = as_role(superuser, || {
+    as_role(superuser, || {
         Spi::run("SELECT pg_catalog.pg_logical_emit_message(true, 'user_logins_sqs', '')")
-    });
-    if let Err(error) = written {
-        pgrx::error!("{error}");
-    }
+    })
+    .or_raise();
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
-use super::worker::set_handler;
+use super::background_worker::set_handler;
 
 unsafe extern "C-unwind" {
     // pgrx's own names for these are Rust wrappers, which must not run in a signal handler.

@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use pgrx::{PgTryBuilder, Spi, pg_guard, pg_sys};
 
 use super::error::{Caught, Watch};
+use super::or_raise::OrRaise;
 
 /// What to call at the end of a transaction or subtransaction. Nest levels count from 1, the transaction itself.
 pub struct Listener {
@@ -26,15 +27,17 @@ pub struct Listener {
     pub subtransaction_aborted: fn(level: i32),
 }
 
-/// A listener that does nothing: for those that care for some ends only.
-pub const INDIFFERENT: Listener = Listener {
-    committing: || {},
-    committed: || {},
-    aborted: || {},
-    preparing: || {},
-    subtransaction_committed: |_| {},
-    subtransaction_aborted: |_| {},
-};
+impl Listener {
+    /// Does nothing: the rest of a listener that handles only some of the ends.
+    pub const NOOP: Listener = Listener {
+        committing: || {},
+        committed: || {},
+        aborted: || {},
+        preparing: || {},
+        subtransaction_committed: |_| {},
+        subtransaction_aborted: |_| {},
+    };
+}
 
 thread_local! {
     static LISTENERS: RefCell<Vec<&'static Listener>> = const { RefCell::new(Vec::new()) };
@@ -94,12 +97,10 @@ pub fn has_fixed_snapshot() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
-/// Has deferred constraints checked by each statement of the current transaction, so that a row that breaks one can
-/// be told from the others. For transactions of our own: in a user's it is the user's choice.
-pub fn defer_nothing() {
-    if let Err(error) = Spi::run("SET CONSTRAINTS ALL IMMEDIATE") {
-        pgrx::error!("{error}");
-    }
+/// Has each statement of the current transaction check deferred constraints, so that a row that breaks one can be told
+/// from the others. For transactions of our own: in a user's it is the user's choice.
+pub fn check_constraints_immediately() {
+    Spi::run("SET CONSTRAINTS ALL IMMEDIATE").or_raise();
 }
 
 /// Runs `work`, which runs statements, where no statement of a user's is being run that they would be part of: when the

@@ -16,6 +16,7 @@ use crate::own_tables::{OwnTable, VAULT, VAULT_KEY};
 use crate::pg::array::{self, elements_of};
 use crate::pg::clock;
 use crate::pg::datum::timestamp;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::setting::with_index_scans;
 use crate::pg::subtransaction::attempt;
 use crate::pg::transaction::has_fixed_snapshot;
@@ -62,8 +63,7 @@ impl Dictionary {
         if let Some(last) = last.filter(|last| last.vault == vault && last.keys == keys) {
             return Ok(last);
         }
-        let fresh =
-            Dictionary::prepare(vault, keys).unwrap_or_else(|error| pgrx::error!("{error}"));
+        let fresh = Dictionary::prepare(vault, keys).or_raise();
         let fresh = Rc::new(fresh);
         PREPARED.set(Some(Rc::clone(&fresh)));
         Ok(fresh)
@@ -207,7 +207,7 @@ impl Dictionary {
                 .write(|| with_index_scans(|| client.update(statement, None, &arguments)))?;
             Ok(read(written))
         });
-        result.unwrap_or_else(|error| pgrx::error!("{error}"))
+        result.or_raise()
     }
 
     fn insert_key(&self, key: &WrappedKey) {
@@ -222,6 +222,6 @@ impl Dictionary {
                 .write(|| client.update(&self.insert_key, None, &arguments))?;
             Ok(())
         });
-        inserted.unwrap_or_else(|error| pgrx::error!("{error}"));
+        inserted.or_raise();
     }
 }

@@ -13,7 +13,7 @@ use super::dictionary::Dictionary;
 use super::{Day, known};
 use crate::errors::Failure;
 use crate::pg::subtransaction::ByLevel;
-use crate::pg::transaction::{self, INDIFFERENT, Listener, with_snapshot};
+use crate::pg::transaction::{self, Listener, with_snapshot};
 
 /// Entries that share what happens to them, each value once.
 #[derive(Default)]
@@ -60,7 +60,7 @@ static LISTENER: Listener = Listener {
     aborted,
     subtransaction_committed,
     subtransaction_aborted,
-    ..INDIFFERENT
+    ..Listener::NOOP
 };
 
 thread_local! {

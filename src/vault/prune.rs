@@ -11,6 +11,7 @@ use crate::errors::Failure;
 use crate::own_tables::{OwnTable, VAULT, VAULT_KEY};
 use crate::pg::array::{self, rows_of};
 use crate::pg::clock;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::transaction::has_fixed_snapshot;
 
 /// Deletes at most `most` entries of values that were not seen for `retention` (zero: none), and the data keys that
@@ -24,8 +25,8 @@ pub fn prune(retention: Duration, most: i64) -> i64 {
     } else {
         delete_unseen_since(&vault, day_before_now(retention), most)
     };
-    let deleted = deleted.unwrap_or_else(|error| pgrx::error!("{error}"));
-    delete_unused_keys(&vault, &keys).unwrap_or_else(|error| pgrx::error!("{error}"));
+    let deleted = deleted.or_raise();
+    delete_unused_keys(&vault, &keys).or_raise();
     deleted
 }
 
@@ -35,9 +36,9 @@ pub fn prune(retention: Duration, most: i64) -> i64 {
 /// [`Failure::NotInstalled`].
 pub fn forget(masks: &[vault::Mask]) -> Result<i64, Failure> {
     let (vault, keys) = (OwnTable::find(VAULT)?, OwnTable::find(VAULT_KEY)?);
-    let deleted = delete_masks(&vault, masks).unwrap_or_else(|error| pgrx::error!("{error}"));
+    let deleted = delete_masks(&vault, masks).or_raise();
     if deleted > 0 {
-        delete_unused_keys(&vault, &keys).unwrap_or_else(|error| pgrx::error!("{error}"));
+        delete_unused_keys(&vault, &keys).or_raise();
     }
     Ok(deleted)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use queue::{Description, Error, ErrorKind, Pending};
 
 use crate::ingest::{allowed_queue, note_retention};
-use crate::io;
+use crate::io_thread;
 use crate::own_tables::{OwnTable, QUEUE};
 use crate::pg::transaction;
 use crate::report;
@@ -55,7 +55,7 @@ impl Backlogs {
 fn ask(url: &str) -> Asked {
     // What keeps a queue from being asked keeps its workers from receiving, and they report it.
     let answer = allowed_queue(url)
-        .and_then(|(queue, _)| io::with(|io| io.describe(&queue, LIMIT)))
+        .and_then(|(queue, _)| io_thread::with(|io| io.describe(&queue, LIMIT)))
         .ok();
     Asked {
         at: Instant::now(),

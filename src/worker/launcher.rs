@@ -13,7 +13,7 @@ use super::subscription::{self, Obstacle, Reading, Subscription};
 use super::{LAUNCHER, WORKER};
 use crate::board::{self, Assignment, Entry};
 use crate::own_tables::EXTENSION;
-use crate::pg::worker::{self, Registration};
+use crate::pg::background_worker::{self, Registration};
 use crate::pg::{database, latch, relation, transaction};
 use crate::report::{self, LastReport};
 use crate::settings;
@@ -39,31 +39,31 @@ const CONNECTED_AFTER: Duration = Duration::from_secs(5);
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
-    worker::take_signals();
-    worker::disable_timeouts();
-    worker::set_lock_timeout(LOCK_TIMEOUT_MS);
+    background_worker::take_signals();
+    background_worker::disable_timeouts();
+    background_worker::set_lock_timeout(LOCK_TIMEOUT_MS);
     let database = settings::database();
     let last_one_could_not_connect = board::set_launcher_connects(true);
     if last_one_could_not_connect {
         board::set_launcher_connects(false);
         await_database();
-        worker::restart();
+        background_worker::restart();
     }
-    worker::connect(&database);
+    background_worker::connect(&database);
     board::set_launcher_connects(false);
-    worker::set_application_name(LAUNCHER);
+    background_worker::set_application_name(LAUNCHER);
     board::become_launcher();
     let mut launcher = Launcher::default();
     let mut pruning = Pruning::default();
     let mut backlogs = Backlogs::default();
     loop {
-        if worker::reload_if_asked() && settings::database() != database {
+        if background_worker::reload_if_asked() && settings::database() != database {
             leave_database();
         }
         let next = launcher.reconcile();
         let next = next.min(pruning.step());
         let next = next.min(backlogs.step(&launcher.queues));
-        worker::report_statistics();
+        background_worker::report_statistics();
         latch::wait(next);
     }
 }
@@ -71,11 +71,11 @@ pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
 /// Waits until the database of the subscriptions can be connected to. A process that tried and could not would end, be
 /// started again and end again, with two lines in the log each time.
 fn await_database() {
-    worker::connect_to_none();
-    worker::set_application_name(LAUNCHER);
+    background_worker::connect_to_none();
+    background_worker::set_application_name(LAUNCHER);
     let mut reported = LastReport::default();
     loop {
-        worker::reload_if_asked();
+        background_worker::reload_if_asked();
         let name = settings::database();
         let found = transaction::run(|| Ok::<_, Infallible>(database::accepts_connections(&name)));
         let (problem, hint) = match found {
@@ -106,7 +106,7 @@ fn leave_database() -> ! {
     }
     // So that the next launcher looks before it connects.
     board::set_launcher_connects(true);
-    worker::restart()
+    background_worker::restart()
 }
 
 #[derive(Default)]

@@ -18,7 +18,7 @@ mod shares;
 pub mod subscription;
 
 use crate::board;
-use crate::pg::worker::{self, Registration};
+use crate::pg::background_worker::{self, Registration};
 
 /// The launcher's type in `pg_stat_activity`.
 const LAUNCHER: &str = "user_logins_sqs launcher";
@@ -33,7 +33,7 @@ const LAUNCHER_RESTARTS_AFTER: i32 = 1;
 /// pg_upgrade, which wants nothing to happen by itself.
 pub fn init() {
     board::init();
-    if !worker::is_binary_upgrade() {
+    if !background_worker::is_binary_upgrade() {
         Registration {
             name: LAUNCHER,
             kind: LAUNCHER,

@@ -14,7 +14,7 @@ use crate::ingest::{AtAbort, Intake, Memory, Source, Taken, Target, Writer};
 use crate::own_tables::EXTENSION;
 use crate::pg::context::with_context;
 use crate::pg::error::Caught;
-use crate::pg::{identity, latch, random, relation, sigterm, transaction, worker};
+use crate::pg::{background_worker, identity, latch, random, relation, sigterm, transaction};
 use crate::report;
 use crate::settings;
 use crate::stat::{Progress, QueueStat, State};
@@ -48,14 +48,17 @@ const GRACE_STEP: Duration = Duration::from_millis(5);
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn sqs_worker_main(slot: pg_sys::Datum) {
-    worker::take_signals();
-    worker::disable_timeouts();
+    background_worker::take_signals();
+    background_worker::disable_timeouts();
     let Some(assignment) = board::take(slot.value()) else {
         return;
     };
-    worker::connect_as(assignment.database, assignment.role);
-    worker::set_application_name(&format!("user_logins_sqs: {}", assignment.queue_name()));
-    worker::show_activity(None);
+    background_worker::connect_as(assignment.database, assignment.role);
+    background_worker::set_application_name(&format!(
+        "user_logins_sqs: {}",
+        assignment.queue_name()
+    ));
+    background_worker::show_activity(None);
     sigterm::make_it_a_request(GRACE);
     let context = format!("ingesting from queue \"{}\"", assignment.queue_url);
     with_context(&context, || Runner::new(assignment).run());
@@ -158,7 +161,7 @@ impl Runner {
     /// Begins to receive once that is possible; `None`: it is not wanted any more.
     fn begin(&mut self) -> Option<Session> {
         while !sigterm::is_end_requested() {
-            worker::reload_if_asked();
+            background_worker::reload_if_asked();
             match self.try_to_begin() {
                 Ok(session) => return Some(session),
                 Err(Refusal::Orphaned) => return None,
@@ -193,7 +196,7 @@ impl Runner {
     /// until they can.
     fn follow_settings(&mut self, session: &mut Session) {
         let is_due = session.look_again.is_some_and(|at| at <= Instant::now());
-        if !worker::reload_if_asked() && !is_due {
+        if !background_worker::reload_if_asked() && !is_due {
             return;
         }
         let was_stopped = session.look_again.is_some();
@@ -257,7 +260,7 @@ impl Runner {
 
     /// Waits for a message; while there is trouble, for a while only, to see it end.
     fn await_first(&mut self, session: &mut Session) {
-        worker::report_statistics_now();
+        background_worker::report_statistics_now();
         if self.trouble.is_some() && !session.is_in_trouble() {
             self.recovered();
         }
@@ -308,10 +311,10 @@ impl Runner {
         if self.trouble.is_none() {
             self.stat.set_state(Some(State::Running));
         }
-        worker::show_activity(Some(ACTIVITY));
+        background_worker::show_activity(Some(ACTIVITY));
         let outcome = self.in_transaction(|| self.write_in_transaction(source));
-        worker::show_activity(None);
-        worker::report_statistics();
+        background_worker::show_activity(None);
+        background_worker::report_statistics();
         let (memory, time) = outcome?;
         self.pace.note(self.held.messages().len(), time);
         self.memory = memory;
@@ -323,7 +326,7 @@ impl Runner {
     fn write_in_transaction(&self, source: &Source) -> Result<(Memory, Duration), Refusal> {
         let begun = Instant::now();
         let target = Target::check(source.keeps_originals())?;
-        transaction::defer_nothing();
+        transaction::check_constraints_immediately();
         let mut writer = Writer::new(source, &target, AtAbort::Keep).resume(self.memory.clone());
         for chunk in self.held.messages().chunks(target.chunk) {
             writer.write(chunk)?;
@@ -427,7 +430,7 @@ impl Runner {
 
 /// Whether something is to be done before anything is written.
 fn is_called_away() -> bool {
-    worker::is_reload_asked() || sigterm::is_end_requested()
+    background_worker::is_reload_asked() || sigterm::is_end_requested()
 }
 
 /// Why a batch was not written, or nothing can be received.

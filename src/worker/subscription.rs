@@ -9,7 +9,8 @@ use crate::board::{self, LONGEST_URL};
 use crate::errors::Failure;
 use crate::installation;
 use crate::own_tables::{EXTENSION, OwnTable, SUBSCRIPTION};
-use crate::pg::transaction::{self, INDIFFERENT, Listener};
+use crate::pg::or_raise::OrRaise;
+use crate::pg::transaction::{self, Listener};
 use crate::pg::{identity, relation};
 use crate::stat::State;
 
@@ -102,7 +103,7 @@ pub fn read() -> Reading {
                 .collect::<SpiResult<_>>()
         })
     });
-    Reading::Complete(subscriptions.unwrap_or_else(|error| pgrx::error!("{error}")))
+    Reading::Complete(subscriptions.or_raise())
 }
 
 /// Why nothing is done that the table says: code of others may have written it, or a check of ours did not see it.
@@ -184,7 +185,7 @@ impl Subscription {
 static LISTENER: Listener = Listener {
     committed,
     aborted,
-    ..INDIFFERENT
+    ..Listener::NOOP
 };
 
 thread_local! {

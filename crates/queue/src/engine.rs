@@ -17,11 +17,11 @@ use tokio::time::timeout_at;
 
 use crate::calls::Calls;
 use crate::client::Client;
+use crate::extend_visibility::extend_visibility;
 use crate::handles::Store;
 use crate::http::Http;
-use crate::keep_visible::keep_invisible;
+use crate::observed::Queue;
 use crate::panics::{caught_in, last_location};
-use crate::queue::Queue;
 use crate::receipts::{Receipt, Receipts};
 use crate::remote::Remote;
 use crate::settle::{Fate, settle};
@@ -75,7 +75,7 @@ impl Engine {
 
     /// Obeys until it is told to shut down, or something panics. Whether all that was to be done was done.
     pub(crate) async fn run(self: &Rc<Engine>, mut commands: UnboundedReceiver<Command>) -> bool {
-        self.spawn(keep_invisible(self.clone()));
+        self.spawn(extend_visibility(self.clone()));
         loop {
             select! {
                 biased;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::batch::{BATCH, Verdict};
 use crate::error::Error;
 use crate::handles::{Handles, Kept, Store};
-use crate::queue::{Observer, Queue};
+use crate::observed::{Observer, Queue};
 use crate::remote::Remote;
 
 /// A message may stay invisible for twelve hours from when it was received (SQS developer guide, "Amazon SQS

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::client::Client;
-use crate::queue::Queue;
+use crate::observed::Queue;
 use crate::receipts::Receipt;
 use crate::window::Window;
 

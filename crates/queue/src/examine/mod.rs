@@ -20,7 +20,7 @@ pub use rights::Right;
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
-use crate::queue::Queue;
+use crate::observed::Queue;
 
 /// How long one call may take. A connection takes 3 s at most of that.
 const CALL_LIMIT: Duration = Duration::from_secs(5);

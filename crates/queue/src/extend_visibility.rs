@@ -20,7 +20,7 @@ const CALLS_AT_ONCE: usize = 64;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Extends what is due, round after round, while anything is held. No timer runs while nothing is.
-pub(crate) async fn keep_invisible(engine: Rc<Engine>) {
+pub(crate) async fn extend_visibility(engine: Rc<Engine>) {
     let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
     loop {
         while engine.receipts.borrow().is_empty() {
