@@ -1,7 +1,7 @@
--- A ring of days: each day of sending has its leaf, and 32 days later the same one again. It is made once, since making
--- partitions at run time would wait for, and hold up, whoever has a transaction open; and a dump of partitions that are
--- made later does not restore. What is older than user_logins_sqs.ledger_retention, 30 days at most, is truncated, a
--- leaf at a time.
+-- A ring of days: each day of sending has its leaf, and 32 days later the same one again. It is made once, since
+-- making partitions at run time would wait for, and hold up, every session with a transaction open; and a dump of
+-- partitions that are made later does not restore. What is older than user_logins_sqs.ledger_retention, 30 days at
+-- most, is truncated, a leaf at a time.
 CREATE TABLE sqs_ledger (
     sent_at    timestamptz NOT NULL,
     message_id uuid        NOT NULL

@@ -16,11 +16,11 @@ pub enum Failure {
         value: i64,
         range: &'static str,
     },
-    /// The text is no queue URL.
+    /// The text is not a queue URL.
     NotAQueueUrl(InvalidQueueUrl),
     /// `endpoint_url` or `region` cannot be used.
     BadEndpoint(InvalidEndpoint),
-    /// `allowed_queues` does not have it.
+    /// No pattern in `allowed_queues` matches it.
     QueueNotAllowed { queue: String },
     /// The file that `mask_key_file` names cannot be read.
     MaskKeyUnreadable { file: String, why: std::io::Error },
@@ -30,11 +30,11 @@ pub enum Failure {
         bytes: usize,
         least: usize,
     },
-    /// A line of a file with several keys is no key.
+    /// A line of a file with several keys is not a key.
     MaskKeyMalformed { file: String, line: usize },
     /// The file that `vault_recipients_file` names cannot be read.
     RecipientsUnreadable { file: String, why: std::io::Error },
-    /// It names no recipients, or something else.
+    /// It names no recipients, or contains something else.
     RecipientsUnusable { file: String, why: RecipientsError },
     /// An original could not be sealed, through no fault of its message.
     CannotSeal(SealError),

@@ -3,16 +3,16 @@
 //! # Vocabulary
 //!
 //! - *message*: as SQS has it, body and attributes.
-//! - *login*: what the body of a message says, decoded. Holds raw `ip` and `device_id` and never leaves the I/O thread.
-//! - *masked login*: a row to be. The only thing that the backend thread gets to see.
+//! - *login*: the decoded body of a message. Holds raw `ip` and `device_id` and never leaves the I/O thread.
+//! - *masked login*: a login ready to insert, and all that the backend thread gets to see of one.
 //! - *rejection*: a message that cannot become a row, and why.
 //! - *receipt handle*: the right to delete a message; a *receipt* stands for one that the I/O thread keeps.
 //! - *batch*: the messages of one transaction; a *chunk* is the part of it that one pair of statements writes.
 //! - *vault*: the originals of masked values, sealed with public keys on the I/O thread; see [`vault`].
-//! - *ledger*: the ids of the messages that have become rows, so that none does twice.
-//! - *subscription*: the wish that a queue be ingested from by itself; a *worker* is a process that does it, the
-//!   *launcher* the one that starts workers.
-//! - *visibility timeout*: how long SQS hides a message that somebody received.
+//! - *ledger*: the ids of the messages that have become rows, so that none becomes a second one.
+//! - *subscription*: a row that asks for a queue to be ingested automatically; a *worker* is a process that does so,
+//!   the *launcher* the one that starts workers.
+//! - *visibility timeout*: how long SQS hides a received message from other consumers.
 //!
 //! # The way of a message
 //!
@@ -123,7 +123,7 @@ pub extern "C-unwind" fn _PG_init() {
     }
 }
 
-/// What `cargo pgrx test` asks for.
+/// The hooks that `cargo pgrx test` requires.
 #[cfg(test)]
 pub mod pg_test {
     /// Called once before the tests.

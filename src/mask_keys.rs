@@ -104,8 +104,7 @@ fn parse(content: &[u8]) -> Result<Vec<&[u8]>, usize> {
         .collect()
 }
 
-/// A key may be any bytes; but a text of several lines, or with a comment, is no key, and somebody thinks it is
-/// several.
+/// A key may be any bytes; but a text of several lines, or with a comment, was probably meant as several keys.
 fn bare_key(content: &[u8]) -> Result<&[u8], usize> {
     let key = content.trim_ascii();
     let is_doubtful = key.starts_with(b"#") || key.contains(&b'\n');

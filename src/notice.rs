@@ -1,4 +1,4 @@
-//! What a call tells beside its result.
+//! What a call reports beside its result.
 
 use pgrx::PgLogLevel;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;

@@ -1,7 +1,7 @@
 //! The extension's own tables, and the one way to write them.
 //!
 //! A caller needs no right on them: they are written with the rights of their owner. `GRANT ALL` includes TRIGGER,
-//! so whoever was granted that could have a function of his own run with those rights, too. Therefore nothing is
+//! so a role that was granted it could have a function of its own run with those rights. Therefore nothing is
 //! written to a table of ours while anything is attached to it that would run code of others, and writing is a
 //! security-restricted operation.
 
@@ -217,7 +217,7 @@ impl OwnTable {
         }
     }
 
-    /// A partition is written with the rights of the table's owner. Whoever owns the partition can have it run
+    /// A partition is written with the rights of the table's owner. Its own owner can make it run
     /// anything.
     fn check_owners(&self, relations: &[Oid], owner: Oid) -> Result<(), Failure> {
         for &relation in relations {

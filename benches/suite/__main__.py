@@ -24,7 +24,7 @@ from ways import EXTENSION, PLAIN, Ways
 INGEST, DRAIN, WORKER = "`sqs_ingest`", "`sqs_drain`", "a worker"
 PYTHON = "Python pipeline, 2 processes"
 IN_THE_PICTURE = (DRAIN, WORKER, INGEST, PYTHON)
-# At least so many times the rate of the Python pipeline, by latency in ms.
+# The least multiple of the Python pipeline's rate, by latency in ms.
 AGAINST_PYTHON = {
     0: {DRAIN: 7, WORKER: 7, INGEST: 7},
     10: {DRAIN: 7.5, WORKER: 7.5, INGEST: 5},

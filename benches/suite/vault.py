@@ -41,7 +41,7 @@ def drain(ways, people, keeps):
 
 
 def check_entries(ways, people):
-    """Each value has one entry. Some of so many random values are equal."""
+    """Each value has one entry. Some of that many random values are equal."""
     entries = ways.cluster.count("sqs_vault", EXTENSION)
     if not 1.99 * people <= entries <= 2 * people:
         raise RuntimeError(f"{entries} entries of {people} people")

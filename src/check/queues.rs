@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// A queue to look at.
 struct Subject {
-    /// What distinguishes its checks from those of others; empty where there are no others.
+    /// What distinguishes its checks from those of other queues; empty if there is only one.
     prefix: String,
     url: String,
     subscription: Option<Subscription>,

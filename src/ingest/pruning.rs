@@ -54,7 +54,7 @@ pub fn retention(bound: Duration) -> Duration {
     }
 }
 
-/// A ledger that is spread over other servers may be fed by them, too, and what they know of queues is not known here.
+/// Other servers may feed a ledger that is spread over them, from queues that are not known here.
 fn retention_of(ledger: &OwnTable, queues: &OwnTable, bound: Duration) -> Duration {
     if ledger.is_elsewhere() || relation::shards(ledger.oid()) > 0 {
         return bound;
@@ -62,8 +62,8 @@ fn retention_of(ledger: &OwnTable, queues: &OwnTable, bound: Duration) -> Durati
     queue_record::needed_retention(queues, bound)
 }
 
-/// Prunes, once a day in a session that ingests: where there is no launcher, nobody else may come by. Not in a
-/// transaction block, which may stay open, and others would wait for the leaf that was truncated.
+/// Prunes, once a day in a session that ingests: without a launcher, nothing else may do it. Not in a
+/// transaction block, which may stay open while others wait for the truncated leaf.
 pub fn prune_daily(retention: Duration) {
     thread_local! {
         static LAST_DAY: Cell<Option<i32>> = const { Cell::new(None) };

@@ -1,9 +1,9 @@
 //! Which queues feed the ledger, and for how long each may hand a message out again: `sqs_queue`.
 //!
-//! The ledger has to remember a message for as long as its queue may redeliver it. Whoever ingests records the queue,
-//! once a day, in the same transaction as its entries; whoever may ask the queue for its retention period records the
-//! answer. Rows are only ever inserted, each under a key of its own, so that nobody waits for the transaction of
-//! somebody else.
+//! The ledger has to remember a message for as long as its queue may redeliver it. A session that ingests
+//! records the queue, once a day, in the same transaction as its entries; one that may ask the queue for its retention
+//! period records the answer. Rows are only ever inserted, each under a key of its own, so that no session waits for
+//! the transaction of another.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ fn start_of_today() -> Option<TimestampWithTimeZone> {
     timestamp(clock::start_of_day(clock::day_of(clock::now())))
 }
 
-/// Records that `queue_url`, and the dead-letter queue that its messages may go to, keep messages for so long.
+/// Records that `queue_url`, and the dead-letter queue that its messages may go to, keep messages for this long.
 pub fn note_retention(table: &OwnTable, queue_url: &str, retention: Duration) {
     let name = table.name();
     let sql = format!(
@@ -102,13 +102,13 @@ pub fn needed_retention(table: &OwnTable, bound: Duration) -> Duration {
     ];
     let needed: SpiResult<Option<f64>> = table.read(|| query::one(&sql, &arguments));
     let needed = needed.or_raise();
-    // Without a row it is not known who fed the ledger.
+    // Without a row it is not known which queues fed the ledger.
     needed
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .map_or(bound, |needed| needed.min(bound))
 }
 
-/// Deletes what does not count any more.
+/// Deletes what no longer counts.
 pub fn prune(table: &OwnTable) {
     let sql = format!(
         "DELETE FROM {} WHERE recorded OPERATOR(pg_catalog.<) \

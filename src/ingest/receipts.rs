@@ -25,7 +25,7 @@ thread_local! {
     static PENDING: RefCell<ByLevel<Pending>> = const { RefCell::new(ByLevel::new()) };
 }
 
-/// Receipts that share what happens to them.
+/// Receipts that share a fate.
 struct Pending {
     at_commit: Fate,
     at_abort: AtAbort,
@@ -37,7 +37,7 @@ struct Pending {
 pub enum AtAbort {
     /// They are visible in the queue again at once.
     Release,
-    /// Whoever wrote them still has them and will write them again.
+    /// The caller still has them and will write them again.
     Keep,
 }
 

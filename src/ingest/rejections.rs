@@ -22,7 +22,7 @@ pub struct Rejections {
 /// A message that was rejected.
 struct Entry {
     rejected: Rejected,
-    /// How many times it came.
+    /// How many times it was received.
     times: i64,
     stays: Stays,
 }
@@ -120,7 +120,7 @@ pub struct Awaited {
     pub hidden_until: Instant,
 }
 
-/// The messages of the queue that groups may be waiting for, as whoever rejected them has recorded it.
+/// The messages of the queue that groups may be waiting for, as recorded by the sessions that rejected them.
 pub fn awaited(table: &OwnTable, queue_url: &str) -> Vec<Awaited> {
     let sql = format!(
         "SELECT message_group, message_id, \
@@ -145,7 +145,7 @@ pub fn awaited(table: &OwnTable, queue_url: &str) -> Vec<Awaited> {
     found.or_raise()
 }
 
-/// So many seconds from now, or before now: as far back as this machine has run, at most.
+/// `seconds` from now, or before now if negative: at most as far back as this machine has been running.
 fn from_now(seconds: f64) -> Instant {
     let now = Instant::now();
     let distance = Duration::try_from_secs_f64(seconds.abs()).unwrap_or_default();

@@ -18,7 +18,7 @@ use crate::pg::{clock, relation};
 /// How many leaves there are. A power of two, so that the table's partition key is a mask.
 const LEAVES: usize = 32;
 
-/// Whoever inserts into an expired leaf, which only a very late redelivery does, waits for no longer than this.
+/// An insert into an expired leaf, which only a very late redelivery does, waits no longer than this.
 const TRUNCATE_WITHIN: Duration = Duration::from_millis(10);
 
 /// Whether to count what is pruned.
@@ -95,7 +95,7 @@ fn last_day_of(place: usize, latest: i32) -> i32 {
     latest - since as i32
 }
 
-/// Even to look at a leaf has to wait for whoever is truncating it.
+/// Even looking at a leaf has to wait for a session that is truncating it.
 fn truncate_if_expired(
     ledger: &OwnTable,
     leaf: Oid,

@@ -33,8 +33,8 @@ pub struct Statements {
 enum Form {
     /// All with one INSERT ... SELECT.
     Together,
-    /// The only one with INSERT ... VALUES, which a distributed table sends to the node of that row, and tells of an
-    /// error as that node raised it.
+    /// The only one with INSERT ... VALUES, which a distributed table sends to the node of that row, and which
+    /// reports an error as that node raised it.
     Alone,
 }
 

@@ -15,7 +15,7 @@ thread_local! {
 /// Has every process know that `relation` has changed, once the current transaction commits. This one knows it when the
 /// command ends.
 pub fn announce_change(relation: Oid) {
-    // SAFETY: notes it for the end of the transaction; raises an error if there is no such relation.
+    // SAFETY: queues the message until the transaction ends; raises an error if the relation does not exist.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
 }
 
@@ -44,7 +44,7 @@ fn note_change() {
     CHANGES.set(CHANGES.get().wrapping_add(1));
 }
 
-/// Called by Postgres in many places, while it processes invalidations. Neither fails nor calls anything.
+/// Called by Postgres in many places, while it processes invalidations, so it must not fail or call Postgres.
 unsafe extern "C-unwind" fn on_invalidation(_argument: Datum, relation: Oid) {
     if relation == pg_sys::InvalidOid || relation == WATCHED.get() {
         note_change();

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 /// Postgres lets a third of what a process may have open be opened by others. Its own waits need some of these, and so
-/// do other extensions: so many are left to them.
+/// do other extensions: this many are left to them.
 const LEFT_TO_OTHERS: usize = 16;
 
 /// Has Postgres count up to `files` open files more; how many it agrees to.

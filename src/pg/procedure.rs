@@ -32,7 +32,7 @@ impl NonAtomic {
         unsafe { pg_sys::SPI_commit() };
     }
 
-    /// Disconnects. After an error Postgres does it by itself, so this is no destructor.
+    /// Disconnects. Not a destructor, since Postgres disconnects by itself after an error.
     pub fn finish(self) {
         // SAFETY: connected.
         unsafe { pg_sys::SPI_finish() };

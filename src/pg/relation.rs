@@ -295,7 +295,7 @@ pub fn partitions(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// Whether nothing is attached to the relation that its row in `pg_class` tells of (triggers, rules, constraints),
+/// Whether nothing is attached to the relation that its row in `pg_class` mentions (triggers, rules, constraints),
 /// and it is `owner`'s. Takes no lock.
 pub fn is_surely_bare(relation: pg_sys::Oid, owner: pg_sys::Oid) -> bool {
     // SAFETY: a look-up by the key that this cache has; the row is looked at before it is released.

@@ -15,7 +15,7 @@ use pgrx::{pg_guard, pg_sys};
 /// by several processes and threads at once: atomics and arrays of them.
 pub unsafe trait Shareable: Sync + 'static {}
 
-/// A `T` in shared memory, all zero when the server starts and when it starts anew after a crash.
+/// A `T` in shared memory, all zero whenever the server starts, including a restart after a crash.
 pub struct SharedMemory<T> {
     name: &'static CStr,
     content: AtomicPtr<T>,

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32};
 
-/// A text of at most `N` bytes. Whoever reads while another writes sees a mixture of both, never anything else.
+/// A text of at most `N` bytes. A read that overlaps a write sees a mixture of the old and the new text, nothing else.
 pub struct SharedText<const N: usize> {
     length: AtomicU32,
     bytes: [AtomicU8; N],

@@ -1,4 +1,4 @@
-//! The ends of transactions and subtransactions, told to whoever registered for them.
+//! Notifies registered listeners when transactions and subtransactions end.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -15,7 +15,7 @@ pub struct Listener {
     /// The transaction is about to commit: deferred triggers have run, and statements can still be. May raise an error,
     /// which rolls the transaction back.
     pub committing: fn(),
-    /// The transaction is committed and visible, its locks are still held. Must neither block nor fail.
+    /// The transaction is committed and visible, its locks are still held. Must not block or fail.
     pub committed: fn(),
     /// The transaction is rolled back.
     pub aborted: fn(),

@@ -1,9 +1,9 @@
 //! `sqs_create_user_logins()`: the part of CREATE EXTENSION that makes `user_logins` where there is none.
 //!
 //! The table belongs to its users, not to the extension: DROP EXTENSION keeps it and pg_dump dumps it. So a restore
-//! runs CREATE EXTENSION first, and then a CREATE TABLE of its own, which finds the name taken. Nothing tells a restore
-//! from any other session for sure. What can be told is whether this session made the table and nobody has touched it
-//! since: then it makes way.
+//! runs CREATE EXTENSION first, and then a CREATE TABLE of its own, which finds the name taken. Nothing reliably
+//! distinguishes a restore from any other session. What can be known is whether this session made the table and nobody
+//! has touched it since: then it makes way.
 
 use std::cell::RefCell;
 
@@ -73,7 +73,7 @@ fn make_way(creation: &Creation) {
         return;
     }
     let name = relation::qualified_name(made.schema, target::USER_LOGINS);
-    // Whoever creates a table there now need not own the one that goes.
+    // The role that creates a table there now need not own the one that is dropped.
     as_role(relation::owner(made.table), || {
         Spi::run(&format!("DROP TABLE {name}")).or_raise();
     });

@@ -9,7 +9,7 @@ use crate::ingest::{Peeked, Source, Target, peek};
 use crate::notice;
 use crate::pg::datum::{date, timestamp};
 
-/// Each is held, and hidden from others, until the last one was looked at.
+/// The most messages in a call: each is held, and hidden from others, until the last one has been looked at.
 const MOST: i64 = 1_000;
 
 /// Receives up to `n` messages, shows what each would become, and gives them back.

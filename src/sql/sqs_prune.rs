@@ -1,4 +1,4 @@
-//! `sqs_prune(max_entries)`: what the launcher does by itself, for those without one.
+//! `sqs_prune(max_entries)`: what the launcher does on its own, for installations without one.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -11,7 +11,7 @@ use crate::vault;
 
 /// Removes what is older than `user_logins_sqs.ledger_retention`: from the ledger whole days, whatever they hold, and
 /// up to `max_entries` rejections; and up to `max_entries` entries of the vault that were not seen for
-/// `vault_retention`. Returns how many entries of the ledger that were. A ledger that is no ring of days, since
+/// `vault_retention`. Returns the number of ledger entries removed. A ledger that is not a ring of days, since
 /// somebody has replaced it, loses up to `max_entries`, too.
 #[pg_extern(volatile, parallel_unsafe)]
 fn sqs_prune(max_entries: default!(Option<i64>, 100_000)) -> Result<i64, ErrorReport> {

@@ -1,4 +1,4 @@
-//! `sqs_stat_reset()` and `sqs_stat_reset(queue_url)`: count anew.
+//! `sqs_stat_reset()` and `sqs_stat_reset(queue_url)`: set counts to zero.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;

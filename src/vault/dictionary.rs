@@ -24,7 +24,7 @@ use crate::pg::transaction::has_fixed_snapshot;
 /// Entries that one statement writes.
 const CHUNK: usize = 1_000;
 
-/// How often to try to insert what is missing. Each time another session was faster with one of as many.
+/// How often to try to insert what is missing: a retry means that another session inserted one of the entries first.
 const MOST_TRIES: usize = 10;
 
 /// Checks that entries can be written, before anything is received.
@@ -100,7 +100,7 @@ impl Dictionary {
             DATEARRAYOID,
         ]
         .map(PgOid::BuiltIn);
-        // DO UPDATE locks a key that is there, though it changes nothing: whoever would delete it, since it seals
+        // DO UPDATE locks an existing key, though it changes nothing: a session that would delete it, since it seals
         // nothing yet, either has or sees what it seals now.
         let insert_key = format!(
             "INSERT INTO {} (key_id, wrapped, recipients, created) VALUES ($1, $2, $3, $4) \

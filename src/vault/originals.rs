@@ -9,14 +9,14 @@ use vault::{CachingSealer, Entry, KeyId, Kind, Recipients, SealError, WrappedKey
 /// Values whose sealed originals a process remembers; a value that is among them costs a look-up.
 const REMEMBERED: usize = 16_384;
 
-/// Characters that a sealed original may have. Masks have one size, whatever a message brings, but what is sealed
+/// Characters that a sealed original may have. Masks have one size whatever the message contains, but what is sealed
 /// lies in memory until its transaction commits, and then in the vault.
 const LONGEST: usize = 1_024;
 
 /// What is kept of the originals behind one masked login.
 #[derive(Default)]
 pub enum Originals {
-    /// Nothing: there was no vault when the message came.
+    /// Nothing, because there was no vault when the message arrived.
     #[default]
     NotKept,
     /// Those that the login has, sealed. Where there is no vault, a message is not to be larger for it.

@@ -104,7 +104,7 @@ impl Entries {
     }
 }
 
-/// Raises an error if the entries cannot be written: then there are no rows either.
+/// Raises an error if the entries cannot be written, so that there are no rows without them.
 fn committing() {
     let levels = PENDING.take().take();
     if levels.is_empty() {

@@ -64,7 +64,7 @@ fn delete_unseen_since(vault: &OwnTable, day: Day, most: i64) -> SpiResult<i64> 
            SELECT mask FROM {table} AS entry WHERE entry.key_id OPERATOR(pg_catalog.=) key.id \
            AND entry.last_seen OPERATOR(pg_catalog.<) {day} LIMIT $1) AS unseen LIMIT $1"
     );
-    // What a session is about to bring up to date is left to it.
+    // An entry that a session is about to update is left to that session.
     let delete = format!(
         "DELETE FROM {table} WHERE mask OPERATOR(pg_catalog.=) ANY (ARRAY( \
            SELECT mask FROM {table} WHERE mask OPERATOR(pg_catalog.=) ANY ($1) \
@@ -110,7 +110,7 @@ fn delete_masks(vault: &OwnTable, masks: &[vault::Mask]) -> SpiResult<i64> {
 }
 
 /// A session that writes entries locks their keys. So a key is locked here before it is looked at for the last time:
-/// who used it before has committed, and its entries are seen; who will use it waits, and writes it again.
+/// a session that used it before has committed, so its entries are seen; one that uses it later waits, and rewrites it.
 fn delete_unused_keys(vault: &OwnTable, keys: &OwnTable) -> SpiResult<()> {
     // Every look would be at the same state of the vault.
     if has_fixed_snapshot() {

@@ -1,7 +1,7 @@
-//! Auto-ingest, after the model of logical replication: a row of `sqs_subscription` says what is to be done, the
-//! launcher has it done, by as many background workers as the row asks for.
+//! Auto-ingest, after the model of logical replication: a row of `sqs_subscription` states the goal, and the
+//! launcher keeps the number of background workers running that the row asks for.
 //!
-//! - [`subscription`]: the rows, and why one of them can have no workers. Whoever changes one wakes the launcher at
+//! - [`subscription`]: the rows, and why one of them can have no workers. A change wakes the launcher at
 //!   commit.
 //! - [`launcher`]: starts missing workers, stops surplus ones, prunes the ledger, asks queues for their
 //!   backlogs.

@@ -17,7 +17,7 @@ use crate::vault;
 /// Entries that one step deletes: a few milliseconds of work.
 const STEP: i64 = 1_000;
 
-/// How long a step waits for somebody who holds a lock.
+/// How long a step waits for a lock.
 const HARDLY_AT_ALL: Duration = Duration::from_millis(100);
 
 /// How long the launcher rests between steps, and after one that found nothing more to do.

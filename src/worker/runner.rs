@@ -212,8 +212,8 @@ impl Runner {
         }
     }
 
-    /// Writes what is here and what the queue is about to bring: what is given back counts as received, and has come
-    /// nearer to the dead-letter queue.
+    /// Writes the messages that are here and those that are about to arrive: what is given back counts as received,
+    /// and has come nearer to the dead-letter queue.
     fn finish(&mut self, session: &mut Session) {
         session.intake.wind_down();
         session.intake.heed_signals(false);

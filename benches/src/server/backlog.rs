@@ -99,7 +99,7 @@ pub enum NotChanged {
 }
 
 impl Backlog {
-    /// Adds `messages` generated logins of so many `people`, as if they had been sent one a millisecond up to `now`
+    /// Adds `messages` generated logins of `people` people, as if they had been sent one a millisecond up to `now`
     /// (Unix milliseconds).
     pub fn preload(&mut self, messages: u64, people: u64, now: u64) {
         let mut ids = Dice::new(now ^ u64::from(self.epoch) << 48);

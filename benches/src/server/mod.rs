@@ -49,7 +49,7 @@ pub struct Server {
     tls: RefCell<Option<TlsAcceptor>>,
 }
 
-/// One queue, and who waits for something to happen to it.
+/// One queue, and the requests that wait for it to change.
 struct Queue {
     name: String,
     backlog: RefCell<Backlog>,

@@ -2,8 +2,9 @@
 //!
 //! # Vocabulary
 //! - *login*: what a message's body says, raw. It lives only inside [`Decoder::decode`] and cannot be printed.
-//! - *masked login*: a row to be. Only masking constructs it, so what holds one holds no raw address or device id.
-//! - *rejection*: why a body is no login that can be stored. It names a field and a rule, never a value.
+//! - *masked login*: a login ready to insert. Only masking constructs it, so what holds one holds no raw address or
+//!   device id.
+//! - *rejection*: why a body is not a login that can be stored. It names a field and a rule, never a value.
 //!
 //! # The way of a body
 //! 1. `decode`: [`Decoder::decode`] takes the settings and the body.

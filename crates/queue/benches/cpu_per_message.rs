@@ -39,7 +39,7 @@ fn main() {
     }
 }
 
-/// Receives and deletes so many; the I/O thread's CPU time at the end, in nanoseconds.
+/// Receives and deletes that many messages; the I/O thread's CPU time at the end, in nanoseconds.
 fn run(io: &Io, queue: &Queue, concurrency: usize, messages: u64, cpu: &Arc<AtomicU64>) -> u64 {
     let how = Receive {
         limit: Some(messages),

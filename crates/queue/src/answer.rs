@@ -2,7 +2,7 @@
 //! when nothing arrives any more.
 //!
 //! The SDK reads an answer to its end before it parses it. So its body is wrapped on its way from the connection to the
-//! SDK, and what the wrapper sees is shared with whoever made the call.
+//! SDK, and what the wrapper sees is shared with the caller.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -145,7 +145,7 @@ impl Engine {
         self.closing.get()
     }
 
-    /// So many messages that were to be settled are settled, one way or the other.
+    /// Counts messages that are settled, one way or the other.
     pub(crate) fn settled(&self, messages: usize) {
         if self.shared.settled(messages as u64) {
             self.progress.notify_one();

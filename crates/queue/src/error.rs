@@ -45,7 +45,7 @@ pub enum ErrorKind {
     Tls,
     /// No answer in time.
     TimedOut,
-    /// There is no such queue.
+    /// The queue does not exist.
     NoSuchQueue,
     /// These credentials may not do that.
     AccessDenied,

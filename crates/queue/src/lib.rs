@@ -1,4 +1,4 @@
-//! What SQS does: queue URL and endpoint, receive ahead, delete, release, keep visible.
+//! What SQS does: queue URL and endpoint, receive ahead, delete, release, keep hidden.
 //! Generic over what a body is decoded to; knows nothing of Postgres.
 //!
 //! # Vocabulary
@@ -16,7 +16,7 @@
 //!              I/O thread                                              other side
 //!  SQS ─► poll ─► parse, decode ─► pipe ──────── eventfd ───────────► Inlet::next
 //!                     └► receipts: handles stay                            │
-//!                          │  keep visible, at half time                   │
+//!                          │  extend visibility, at half                   │
 //!  SQS ◄─ delete, release ◄┴──────────── commands ◄──────────── Io::settle ┘
 //! ```
 //! One thread with a single-threaded runtime does all of it, born with every signal blocked. It is meant for a

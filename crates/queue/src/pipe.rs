@@ -176,7 +176,7 @@ impl<T> Pipe<T> {
         }
     }
 
-    /// A poll was sent, which is likely to bring something until `young_until` if there is something.
+    /// A poll was sent. Until `young_until` it is likely to deliver something, if there is something.
     pub(crate) fn poll_began(&self, young_until: Instant) {
         let mut state = self.lock();
         state.polls += 1;

@@ -1,4 +1,4 @@
-//! The receipt handles of every message that is held: received, and neither deleted, released nor left.
+//! The receipt handles of every message that is held: received, and not yet deleted, released or left.
 //!
 //! A handle is hundreds of bytes long and of use to the I/O thread only, so it stays there, and the other side holds
 //! a [`Receipt`], eight bytes.

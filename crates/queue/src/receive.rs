@@ -24,7 +24,7 @@ use crate::settle::{Fate, settle};
 /// How to receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receive {
-    /// Receive at most so many messages in all; `None`: no limit.
+    /// Receive at most this many messages in all; `None`: no limit.
     pub limit: Option<u64>,
     /// True: a poll that came back empty ends it. False: it goes on for ever.
     pub until_empty: bool,
@@ -76,7 +76,7 @@ const PATIENCE_UNREACHABLE: Duration = Duration::from_secs(3);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_WITH_AN_END: Duration = Duration::from_secs(2);
-/// A failure that may pass is worth telling when it has not passed by so many attempts.
+/// A failure that may pass is reported once this many attempts have failed.
 const WORTH_TELLING: u32 = 3;
 
 /// Receives until the end, the failure, or until nobody wants any more. What comes after that is released.
@@ -137,7 +137,7 @@ struct Answer<T> {
     response: Response<T>,
     /// For how long it was asked to wait.
     wait: Duration,
-    /// It brought as many messages as were asked for.
+    /// It brought all the messages that were asked for.
     is_full: bool,
     invisibility: Invisibility,
     /// Until it is dealt with, the poll counts as under way.

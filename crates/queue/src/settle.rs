@@ -13,7 +13,7 @@ use crate::observed::Observer;
 use crate::receipts::{Receipt, Receipts};
 use crate::remote::{Lane, Remote};
 
-/// What is to become of a message.
+/// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It is deleted from the queue.
@@ -143,7 +143,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// Tries until all are settled, refused, or patience is at its end.
+    /// Tries until all are settled or refused, or patience runs out.
     async fn settle(&mut self) {
         let began = Instant::now();
         let mut backoff = Backoff::up_to(LONGEST_PAUSE);
@@ -269,7 +269,7 @@ impl Batch {
         self.settled(&given_up, |observer, count| observer.delete_failed(count));
     }
 
-    /// Tells what became of messages, and forgets them.
+    /// Reports what became of messages, and forgets them.
     fn settled(&self, messages: &[Receipt], tell: impl Fn(&dyn Observer, u64)) {
         let mut receipts = self.engine.receipts.borrow_mut();
         if self.fate == Fate::Delete {
@@ -298,7 +298,7 @@ impl Drop for Batch {
     }
 }
 
-/// Whether to call again. A stranger's answer is likely a proxy's, and passes. So may a want of credentials: there were
+/// Whether to call again. A stranger's answer is likely a proxy's, and passes. So may missing credentials: there were
 /// some when the messages were received.
 fn may_pass(error: &Error) -> bool {
     use ErrorKind::*;

@@ -37,7 +37,7 @@ impl Shared {
         self.wake.raise();
     }
 
-    /// Where in the source the I/O thread came to grief.
+    /// Where in the source the I/O thread panicked.
     pub(crate) fn fault(&self) -> Option<&str> {
         self.fault.get().map(String::as_str)
     }
@@ -51,12 +51,12 @@ impl Shared {
         self.unsettled.load(Ordering::Acquire)
     }
 
-    /// So many messages more are to be settled.
+    /// Counts messages that are to be settled.
     pub(crate) fn handed_over(&self, messages: u64) {
         self.unsettled.fetch_add(messages, Ordering::AcqRel);
     }
 
-    /// So many messages less are to be settled. Whether none is left.
+    /// Counts messages that have been settled. Returns whether none is left.
     pub(crate) fn settled(&self, messages: u64) -> bool {
         let none_left = self.unsettled.fetch_sub(messages, Ordering::AcqRel) == messages;
         if none_left && messages > 0 {

@@ -102,7 +102,7 @@ impl Io {
         self.shared.wake.acknowledge();
     }
 
-    /// From now on calls may take so many connections at once, if that is more than before.
+    /// Raises the number of connections that calls may use at once, if that is more than before.
     pub fn allow_connections(&self, most: usize) {
         // If it cannot be sent, the thread is gone.
         let _ = self.commands.send(Command::AllowConnections(most));
@@ -254,7 +254,7 @@ impl<T> Pending<T> {
 
 /// Where the messages of one [`receive`](Io::receive) come out.
 ///
-/// Dropping it stops receiving at once. Polls under way are let finish in the background, and what they bring,
+/// Dropping it stops receiving at once. Polls in flight finish in the background, and what they bring,
 /// and what was not taken, is released (visibility 0).
 pub struct Inlet<T> {
     pipe: Arc<Pipe<T>>,

@@ -18,7 +18,7 @@ use std::net::Ipv6Addr;
 /// | `http://HOST:4566/queue/REGION/ACCOUNT/NAME` | LocalStack, path |
 /// | `http://HOST:PORT/ACCOUNT/NAME`, `http://HOST:PORT/queue/NAME` | LocalStack, ElasticMQ and other emulators |
 ///
-/// Scheme and host are brought to lower case, a default port and a trailing slash are dropped.
+/// Scheme and host are lower-cased; a default port and a trailing slash are dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QueueUrl {
     text: String,
@@ -42,7 +42,7 @@ pub enum InvalidQueueUrl {
     /// `?` or `#`.
     #[error("it must not have a query or a fragment")]
     Query,
-    /// No host, or one that is no DNS name or address.
+    /// No host, or one that is neither a DNS name nor an address.
     #[error("its host is not a host name or an IP address")]
     Host,
     /// A port that is not a number from 1 to 65535.
@@ -206,7 +206,7 @@ impl Origin {
         self.encrypted
     }
 
-    /// Who answers there.
+    /// The server that answers there.
     ///
     /// # Errors
     /// AWS, but not SQS, or not through https.
@@ -259,7 +259,7 @@ const AWS_SUFFIXES: [&str; 14] = [
 
 const LOCALSTACK_SUFFIX: &str = ".localhost.localstack.cloud";
 
-/// Who answers at a host, and for which region.
+/// Which server answers at a host, and for which region.
 enum Site<'a> {
     Aws(&'a str),
     Other(Option<&'a str>),
@@ -330,7 +330,7 @@ fn is_queue_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// Splits `host:port` and brings the host to its normal form.
+/// Splits `host:port` and normalises the host.
 fn split_port(authority: &str) -> Result<(String, Option<&str>), InvalidQueueUrl> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (address, after) = rest.split_once(']').ok_or(InvalidQueueUrl::Host)?;

@@ -2,7 +2,7 @@
 
 use crate::Mask;
 
-/// Places that a mask may have. What was used least lately of as many makes room.
+/// Places that a mask may have. The least recently used of them makes room.
 const WAYS: usize = 4;
 
 /// What is known of the masks that were put in or asked for last.

@@ -1,4 +1,4 @@
-//! What a queue answers to somebody who wants to know whether messages could be received, and receives none.
+//! Finds out whether messages could be received from a queue, without receiving any.
 //!
 //! Every step has its own bound and its own outcome: one that fails or hangs leaves the others alone.
 
