@@ -85,7 +85,7 @@ impl Slot {
     }
 }
 
-/// What a worker is to do.
+/// The task of a worker.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Assignment {
     /// The database of the subscription.
@@ -107,7 +107,7 @@ impl Assignment {
 
 /// A worker that is starting or running.
 pub struct Entry {
-    /// What it does.
+    /// Its task.
     pub assignment: Assignment,
     /// Its slot.
     pub slot: usize,
@@ -130,7 +130,7 @@ pub fn wake_launcher() {
     }
 }
 
-/// Notes that the launcher is about to connect, or has; says whether one was about to and never did.
+/// Records that the launcher is about to connect, or has; returns whether one was about to and never did.
 pub fn set_launcher_connects(connects: bool) -> bool {
     BOARD
         .get()
@@ -174,7 +174,7 @@ pub fn become_launcher() {
     }
 }
 
-/// The workers that were not told to end.
+/// The workers that have not been told to end.
 pub fn entries() -> Vec<Entry> {
     let entries = BOARD.locked(|board| {
         free_what_never_started(board);
@@ -263,7 +263,7 @@ static WORKER_ENDS: Finish = Finish(|| {
     }
 });
 
-/// Takes the slot that this worker was started for, until the process ends. `None`: it is not wanted any more.
+/// Takes the slot that this worker was started for, until the process ends. `None`: it is no longer wanted.
 pub fn take(slot: usize) -> Option<Assignment> {
     let assignment = BOARD.locked(|board| {
         let place = board.slots.get(slot)?;

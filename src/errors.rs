@@ -54,7 +54,7 @@ pub enum Failure {
     },
     /// The caller may not insert.
     NoInsertRight { table: String },
-    /// Row-level security lets no row of the caller in.
+    /// Row-level security admits no row of the caller.
     NoPolicy { table: String },
     /// `user_logins` is on another server than the ledger.
     ForeignTable { table: String },
@@ -76,7 +76,7 @@ pub enum Failure {
     NotSubscriber { queue: String },
     /// A row of `sqs_subscription` names a role that its writer has no rights of.
     NotMember { role: String },
-    /// There is no such subscription.
+    /// The subscription does not exist.
     NotSubscribed { queue: String },
     /// `user_logins` refuses row after row.
     AllRefused {
@@ -445,7 +445,7 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         .hint(format!("{hint}{signed_for}{see_check}"))
 }
 
-/// What a hint ends with where `sqs_check` tells more.
+/// The end of a hint where `sqs_check` can say more.
 pub const SEE_CHECK: &str = " sqs_check(queue_url) shows what works and what does not.";
 
 fn sqs_check_tells_more(kind: ErrorKind) -> bool {

@@ -109,7 +109,7 @@ impl OwnTable {
 
     /// Checks that nothing attached to the table, or to a partition of it, runs code of others: triggers, rules, and
     /// functions in constraints, defaults and indexes. Takes no lock on partitions whose row in `pg_class` says that
-    /// nothing is attached to them: somebody may be truncating one.
+    /// nothing is attached to them: another session may be truncating one.
     ///
     /// # Errors
     /// [`Failure::ForeignCode`].
@@ -180,7 +180,7 @@ impl OwnTable {
         for relation in relations {
             relation::lock_for_writing(*relation);
         }
-        // The statements go by name: somebody may have put another table in its place before it was locked.
+        // The statements use its name: another table may have taken its place before it was locked.
         let checked = if relation::find(self.schema, &self.bare_name) == Some(self.oid) {
             self.check_relations(relations)
         } else {

@@ -78,7 +78,7 @@ pub fn mask_key_file() -> Option<String> {
     text(&MASK_KEY_FILE)
 }
 
-/// The file that names whom originals are sealed for, if they are.
+/// The file that names the recipients that originals are sealed for, if they are kept.
 pub fn vault_recipients_file() -> Option<String> {
     text(&VAULT_RECIPIENTS_FILE)
 }
@@ -98,7 +98,7 @@ pub fn receive_concurrency() -> usize {
     usize::try_from(RECEIVE_CONCURRENCY.get()).unwrap_or(1)
 }
 
-/// How long SQS hides a received message before it gives it to somebody else.
+/// How long SQS hides a received message before it hands it out again.
 pub fn visibility_timeout() -> Duration {
     Duration::from_secs(u64::try_from(VISIBILITY_TIMEOUT.get()).unwrap_or(1))
 }
@@ -143,7 +143,7 @@ fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
-/// Makes the settings known to Postgres.
+/// Registers the settings with Postgres.
 pub fn init() {
     connection();
     masking();

@@ -23,7 +23,7 @@ use crate::pg::error::Caught;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::subtransaction::attempt;
 
-/// How long a check waits for a lock that somebody else holds.
+/// How long a check waits for a lock that another session holds.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A row of `sqs_check`.

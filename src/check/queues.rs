@@ -58,7 +58,7 @@ pub fn checks(queue_url: Option<&str>) -> Vec<Check> {
     checks
 }
 
-/// Examines all of `queues` at once. `None` stands for an examination that came to no end.
+/// Examines all of `queues` at once. `None` stands for an examination that did not finish.
 fn examine(queues: &[&Queue]) -> Result<Vec<Option<Examination>>, Failure> {
     if queues.is_empty() {
         return Ok(Vec::new());

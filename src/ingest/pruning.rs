@@ -20,7 +20,7 @@ use crate::vault;
 const FEW: i64 = 1_000;
 
 /// Prunes what is older than `bound`, or than what the queues can still hand out: the ledger by its leaves, or at most
-/// `most` entries of one that somebody has replaced by another table of this server, and at most `most` rejections.
+/// `most` entries of one that was replaced by another table of this server, and at most `most` rejections.
 /// Nothing where the extension is not installed. Returns how many entries of the ledger, as far as it counts them.
 pub fn prune(bound: Duration, most: i64, counting: Counting) -> i64 {
     let (Ok(ledger), Ok(rejected), Ok(queues)) = (

@@ -34,7 +34,7 @@ pub enum Stays {
     No,
     /// It comes back after its visibility timeout.
     For(Duration),
-    /// The same, and its group waits for it until then.
+    /// It comes back, and its group waits for it until then.
     AtTheHeadOf(Arc<str>, Duration),
 }
 
@@ -157,7 +157,7 @@ fn from_now(seconds: f64) -> Instant {
     then.unwrap_or(now)
 }
 
-/// Records that these groups wait for no message any more.
+/// Records that these groups no longer wait for a message.
 pub fn no_longer_awaited(table: &OwnTable, queue_url: &str, groups: &[Arc<str>]) {
     if groups.is_empty() {
         return;

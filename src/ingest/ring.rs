@@ -32,7 +32,7 @@ pub enum Counting {
 pub struct Ring([Oid; LEAVES]);
 
 impl Ring {
-    /// The leaves of `ledger`; none where somebody has replaced it by a table of another kind.
+    /// The leaves of `ledger`; none if it was replaced by a table of another kind.
     pub fn of(ledger: &OwnTable) -> Option<Ring> {
         let partitions = relation::partitions(ledger.oid());
         if partitions.len() != LEAVES {
@@ -102,7 +102,7 @@ fn truncate_if_expired(
     oldest_kept: &impl Fn() -> i64,
     counting: Counting,
 ) -> i64 {
-    // A lock that was of no use is given back.
+    // Releases a lock that was of no use.
     let truncated = attempt_to_keep(
         || {
             with_lock_timeout(TRUNCATE_WITHIN, || {
@@ -129,7 +129,8 @@ fn truncate_older_than(
     counting: Counting,
 ) -> SpiResult<Option<i64>> {
     let is_expired = || -> SpiResult<bool> {
-        // Read from the right end of the primary key. What a clock far ahead of ours has sent would stay for ever.
+        // Read from the right end of the primary key. Entries sent by a clock far ahead of ours would otherwise stay
+        // for ever.
         let youngest: Option<TimestampWithTimeZone> = Spi::get_one(&format!(
             "SELECT pg_catalog.max(sent_at) FROM {name} WHERE sent_at OPERATOR(pg_catalog.<) \
                (pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => 2))"

@@ -33,7 +33,7 @@ pub struct Statements {
 enum Form {
     /// All with one INSERT ... SELECT.
     Together,
-    /// The only one with INSERT ... VALUES, which a distributed table sends to the node of that row, and which
+    /// A single row with INSERT ... VALUES, which a distributed table sends to the node of that row, and which
     /// reports an error as that node raised it.
     Alone,
 }
@@ -143,7 +143,7 @@ impl Statements {
         })
     }
 
-    /// Reaches the tables without writing anything: where they are on another server, an error tells that it is down.
+    /// Reaches the tables without writing anything: if they are on another server that is down, this raises an error.
     pub fn touch(&self) {
         self.ledger.enter(&[], Patience::UntilItEnds);
         self.insert_logins(Form::Together, &[]);

@@ -1,10 +1,10 @@
-//! Raises what a statement of ours failed with: the error was none that the caller could act on.
+//! Raises the errors of our own statements, which their callers cannot handle.
 
 use std::fmt::Display;
 
 /// Turns an error that nothing here can handle into a Postgres error.
 pub trait OrRaise<T> {
-    /// The value, or a Postgres error that says what the `Err` says and names the place of the call.
+    /// Returns the value, or raises a Postgres error with the text of the `Err` and the location of the caller.
     fn or_raise(self) -> T;
 }
 

@@ -1,4 +1,4 @@
-//! What the catalogs say of a relation, read through the caches that Postgres keeps for itself.
+//! What the catalogs say about a relation, read through Postgres' own caches.
 
 use std::ffi::{CStr, CString, c_void};
 

@@ -10,7 +10,7 @@ pub struct SharedText<const N: usize> {
 }
 
 impl<const N: usize> SharedText<N> {
-    /// Holds `text` from now on, cut to what fits.
+    /// Stores `text`, cut to what fits.
     pub fn set(&self, text: &str) {
         let text = &text[..text.floor_char_boundary(N)];
         for (place, byte) in self.bytes.iter().zip(text.bytes()) {
@@ -19,13 +19,13 @@ impl<const N: usize> SharedText<N> {
         self.length.store(text.len() as u32, Relaxed);
     }
 
-    /// What it holds.
+    /// The stored text.
     pub fn get(&self) -> String {
         let bytes: Vec<u8> = self.held().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Whether it holds `text`.
+    /// Whether the stored text is `text`.
     pub fn is(&self, text: &str) -> bool {
         self.held().eq(text.bytes())
     }

@@ -1,7 +1,7 @@
 //! SIGTERM as a request to end, which becomes an order after a while.
 //!
 //! A backend that handles SIGTERM as Postgres does ends where it next handles interrupts, and rolls back what it was
-//! doing. A process that has a few milliseconds of work left asks to be told first.
+//! doing. A process that has a few milliseconds of work left needs a warning first.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -23,12 +23,12 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
 static PATIENCE_NS: AtomicI64 = AtomicI64::new(0);
 
-/// What the timer sends; Postgres has background workers ignore it.
+/// The signal that the timer sends; Postgres makes background workers ignore it.
 const ORDER: i32 = libc::SIGUSR2;
 
 /// From now on SIGTERM only [requests](is_end_requested) the end of this process. When `patience`, which is shorter
-/// than a second, has passed since the first, the process ends where it next handles interrupts. Where the system
-/// gives no timer, everything stays as it was.
+/// than a second, has passed since the first, the process ends where it next handles interrupts. If no
+/// timer can be created, nothing changes.
 pub fn make_it_a_request(patience: Duration) {
     let mut timer = ptr::null_mut();
     // SAFETY: all zero is a valid sigevent, whose fields that matter here are then set; both pointers are to live

@@ -67,12 +67,12 @@ pub fn listen(listener: &'static Listener) {
     }
 }
 
-/// Calls `tell` for each listener. None is registered meanwhile: listeners are told, they do not listen.
+/// Calls `tell` for each listener. A listener must not register another one meanwhile.
 fn each(tell: impl Fn(&Listener)) {
     LISTENERS.with_borrow(|listeners| listeners.iter().for_each(|listener| tell(listener)));
 }
 
-/// Whether somebody else decides when the current transaction ends: it is not over with the statement.
+/// Whether the current transaction outlives the statement, so that its user decides when it ends.
 pub fn is_in_block() -> bool {
     // SAFETY: reads the state of the current transaction.
     unsafe { pg_sys::IsTransactionBlock() }
@@ -97,8 +97,8 @@ pub fn has_fixed_snapshot() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
-/// Has each statement of the current transaction check deferred constraints, so that a row that breaks one can be told
-/// from the others. For transactions of our own: in a user's it is the user's choice.
+/// Makes each statement of the current transaction check deferred constraints, so that a row that breaks one can be
+/// told from the others. For transactions of our own: in a user's it is the user's choice.
 pub fn check_constraints_immediately() {
     Spi::run("SET CONSTRAINTS ALL IMMEDIATE").or_raise();
 }

@@ -53,7 +53,7 @@ thread_local! {
 }
 
 impl Dictionary {
-    /// That of this database.
+    /// The dictionary of this database.
     ///
     /// # Errors
     /// [`Failure::NotInstalled`].
@@ -73,7 +73,7 @@ impl Dictionary {
         use BuiltinOid::*;
         let table = vault.name();
         let insert_unless_there_is = |an_entry: &str| {
-            // Counted, so that the planner makes no join of it, which could read all of the table.
+            // A count, so that the planner does not turn it into a join, which could read all of the table.
             format!(
                 "INSERT INTO {table} AS known (mask, kind, key_id, sealed, first_seen, last_seen) \
                  SELECT * FROM (SELECT {}) AS new (mask, kind, key_id, sealed, first_seen, last_seen) \
@@ -148,7 +148,7 @@ impl Dictionary {
         for chunk in there_before {
             sealing.extend(self.bring_up_to_date(chunk));
         }
-        // Those of others are there: with what they sealed.
+        // Entries of other sessions are there, with what those sealed.
         for id in ours.intersection(&sealing) {
             let key = wrapped_key(*id).ok_or(Failure::DataKeyLost)?;
             self.insert_key(&key);
@@ -166,7 +166,7 @@ impl Dictionary {
                 attempt(|| self.run(&self.insert_missing, rows, |inserted| inserted.len()));
             match inserted {
                 Ok(inserted) => return inserted,
-                // With a fixed snapshot it would never be seen to be there.
+                // A fixed snapshot would never see it.
                 Err(error) if error.is_unique_violation() && has_fixed_snapshot() => break,
                 Err(error) if error.is_unique_violation() => {}
                 Err(error) => error.rethrow(),

@@ -1,5 +1,5 @@
-//! Entries of the current transaction, by subtransaction: what is rolled back takes its own along, and the rest is
-//! written when the transaction commits.
+//! Entries of the current transaction, by subtransaction: a rollback discards those of the subtransaction, and
+//! the rest is written when the transaction commits.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::errors::Failure;
 use crate::pg::subtransaction::ByLevel;
 use crate::pg::transaction::{self, Listener, with_snapshot};
 
-/// Entries that share what happens to them, each value once.
+/// Entries that share a fate, each value once.
 #[derive(Default)]
 struct Entries {
     all: Vec<(Entry, Days)>,
@@ -38,7 +38,7 @@ impl Days {
     }
 }
 
-/// A row that the vault is to have.
+/// A row to write to the vault.
 pub struct Row<'e> {
     /// The mask of the value, which is the entry's, where it is quickly found.
     pub mask: Mask,
@@ -68,8 +68,8 @@ thread_local! {
     static WRITTEN: Cell<Option<Written>> = const { Cell::new(None) };
 }
 
-/// Has the vault know these entries, each with the day of its login, if the current (sub)transaction commits, and all
-/// above it.
+/// Writes these entries to the vault, each with the day of its login, once the current (sub)transaction and all above
+/// it commit.
 pub fn write_at_commit<'a>(entries: impl Iterator<Item = (&'a Entry, Day)>) {
     let mut entries = entries.peekable();
     if entries.peek().is_none() {

@@ -76,7 +76,7 @@ fn delete_unseen_since(vault: &OwnTable, day: Day, most: i64) -> SpiResult<i64> 
                 .update(find.as_str(), None, &[most.into()])?
                 .filter_map(|row| row.get(1).transpose())
                 .collect::<SpiResult<_>>()?;
-            // Each DELETE has every process forget what it knows, one that finds nothing as well.
+            // Each DELETE makes every process forget what it knows, even if it deletes nothing.
             if masks.is_empty() {
                 return Ok(0);
             }
@@ -148,7 +148,7 @@ fn unused(vault: &OwnTable, keys: &[Uuid]) -> SpiResult<Vec<Uuid>> {
     vault.read(|| Spi::connect_mut(|client| ids(client, &sql, Some(keys))))
 }
 
-/// Runs a statement that may be about some keys. `update` has each one see what was committed before it.
+/// Runs a statement that may be about some keys. `update` makes each run see what was committed before it.
 fn ids(client: &mut SpiClient<'_>, sql: &str, about: Option<&[Uuid]>) -> SpiResult<Vec<Uuid>> {
     let found = match about {
         None => client.update(sql, None, &[])?,

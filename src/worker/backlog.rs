@@ -33,7 +33,7 @@ struct Asked {
 }
 
 impl Backlogs {
-    /// Asks those of `queues` that it is time to ask, and takes the answers that have come; says when to come again.
+    /// Asks those of `queues` that are due, and collects the answers that have arrived; returns when to call again.
     pub fn step(&mut self, queues: &[String]) -> Duration {
         self.0.retain(|url, _| queues.contains(url));
         for url in queues {
@@ -92,7 +92,7 @@ fn use_answer(url: &str, answer: Result<Description, Error>) {
                 record(url, retention);
             }
         }
-        // The last answer still says something.
+        // The last answer is still of use.
         Err(error) if error.is_transient() || error.kind == ErrorKind::Internal => {}
         Err(_) => stat.set_backlog(None),
     }

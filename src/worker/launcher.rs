@@ -1,4 +1,4 @@
-//! The launcher: one process that has the subscriptions of `user_logins_sqs.database` carried out.
+//! The launcher: one process that keeps the workers of the subscriptions in `user_logins_sqs.database` running.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,10 +19,10 @@ use crate::report::{self, LastReport};
 use crate::settings;
 use crate::stat::{self, QueueStat, State};
 
-/// How often the launcher looks without being woken: nothing tells it of DROP EXTENSION or DROP ROLE.
+/// How often the launcher looks without being woken: DROP EXTENSION and DROP ROLE do not wake it.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How soon it looks again when somebody holds a lock on `sqs_subscription`.
+/// How soon it looks again when another session holds a lock on `sqs_subscription`.
 const LOCKED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long it waits for any lock: it holds a snapshot meanwhile, behind which nothing can be vacuumed, and has
@@ -98,7 +98,7 @@ fn await_database() {
     }
 }
 
-/// Subscriptions live in another database from now on. That may not exist yet: it may be the new name of this one,
+/// Subscriptions now live in another database. That may not exist yet: it may be the new name of this one,
 /// which can be renamed once nobody is connected to it.
 fn leave_database() -> ! {
     for Entry { assignment, slot } in board::entries() {
@@ -116,18 +116,18 @@ struct Launcher {
     /// What was last done for each queue.
     groups: HashMap<String, WorkerGroup>,
     read_failure: LastReport,
-    /// What the log has been told of each queue.
+    /// What has been logged about each queue.
     reported: HashMap<String, Obstacle>,
-    /// What the log has been told of workers that find no place.
+    /// What has been logged about workers that find no place.
     shortage: Option<Shortage>,
 }
 
-/// Why not all workers run that could.
+/// Why fewer workers run than could.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shortage {
     /// Subscriptions ask for more than `user_logins_sqs.max_workers`.
     MaxWorkers,
-    /// All of `max_worker_processes` are in use, by whomever.
+    /// All of `max_worker_processes` are in use, by this extension or others.
     WorkerProcesses,
 }
 
@@ -296,7 +296,7 @@ impl Launcher {
         self.shortage = shortage;
     }
 
-    /// Tells the log of each obstacle, once.
+    /// Logs each obstacle once.
     fn report_obstacles(&mut self, subscriptions: &[Subscription]) {
         let mut reported = HashMap::new();
         for subscription in subscriptions {
@@ -368,7 +368,7 @@ impl Launcher {
     }
 }
 
-/// The subscriptions that can have workers, and those that they have a right to.
+/// The subscriptions that can have workers, each with its share of them.
 fn demands(subscriptions: &[Subscription], extension: pg_sys::Oid) -> Vec<Demand> {
     let possible = subscriptions.iter().filter(|s| s.obstacle.is_none());
     let wanted: Vec<usize> = possible.clone().map(|s| s.workers).collect();

@@ -26,11 +26,11 @@ const LAUNCHER: &str = "user_logins_sqs launcher";
 /// The workers' type in `pg_stat_activity`.
 const WORKER: &str = "user_logins_sqs worker";
 
-/// Seconds until a launcher that ended is started again.
+/// Seconds until a launcher that ended is restarted.
 const LAUNCHER_RESTARTS_AFTER: i32 = 1;
 
 /// Asks the postmaster for shared memory and a launcher. Only while libraries are preloaded, and not under
-/// pg_upgrade, which wants nothing to happen by itself.
+/// pg_upgrade, which expects nothing else to run.
 pub fn init() {
     board::init();
     if !background_worker::is_binary_upgrade() {

@@ -32,7 +32,7 @@ pub struct Pruning {
 }
 
 impl Pruning {
-    /// Does a step if one is due; says when to come again.
+    /// Takes a step if one is due; returns when to call again.
     pub fn step(&mut self) -> Duration {
         let now = Instant::now();
         if let Some(not_before) = self.not_before.filter(|not_before| *not_before > now) {
@@ -49,7 +49,7 @@ impl Pruning {
                     BETWEEN_ROUNDS
                 }
             }
-            // Somebody holds a lock, as CREATE INDEX does.
+            // Another session holds a lock, as CREATE INDEX does.
             Err(error) if error.code() == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
                 BETWEEN_ROUNDS
             }

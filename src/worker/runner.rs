@@ -29,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// While the queue is in trouble, how often to look whether it still is.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// In so long a time, several long polls would have brought whatever the queue has to hand out.
+/// In this time, several long polls would have received whatever the queue has to hand out.
 const QUIET: Duration = Duration::from_secs(65);
 
 const ACTIVITY: &CStr = c"writing a batch of logins";
@@ -38,7 +38,7 @@ const ACTIVITY: &CStr = c"writing a batch of logins";
 /// given back to the queue, and has been received once in vain.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// For how much of that it waits for what it may be about to receive.
+/// The part of that time in which it waits for messages that are about to arrive.
 const GRACE_OF_POLLS: Duration = Duration::from_millis(50);
 
 /// How often it looks whether there is still anything to wait for.
@@ -75,7 +75,7 @@ struct Runner {
     pause: Duration,
     trouble: Option<String>,
     stat: QueueStat,
-    /// Nothing can come any more, in this process: the launcher starts another.
+    /// This process can receive no more: the launcher starts another.
     io_is_dead: bool,
 }
 
@@ -90,7 +90,7 @@ struct Session {
 }
 
 impl Session {
-    /// Receives from `source` from now on; what was received, and is being received, still comes.
+    /// Receives from `source` from now on; receives that were already in flight are still delivered.
     fn follow(&mut self, source: Source, how: Receive) -> Result<(), Failure> {
         let source = source.sharing(&self.source);
         let is_stopped = self.look_again.take().is_some();
@@ -145,7 +145,7 @@ impl Runner {
                 continue;
             }
             match self.write(&session.source) {
-                // Trouble of the queue is not over because what came before it is written.
+                // Writing what was received earlier does not mean that the queue's trouble is over.
                 Ok(()) if session.is_in_trouble() => {}
                 Ok(()) => self.recovered(),
                 Err(Refusal::Orphaned) => return,
@@ -246,13 +246,13 @@ impl Runner {
         self.take(session, Instant::now() + settings::linger());
     }
 
-    /// Takes what comes until then and still fits in the batch.
+    /// Takes what arrives until then and still fits in the batch.
     fn take(&mut self, session: &mut Session, until: Instant) {
         let batch = self.pace.batch(settings::batch_size());
         let room = batch.saturating_sub(self.held.messages().len());
         self.fill(session, room, Some(until));
         session.intake.take_into(&mut self.held, room.max(1));
-        // They may have come before there was a vault.
+        // They may have arrived before there was a vault.
         if session.source.keeps_originals() {
             self.held.release_if_originals_are_missing();
         }
@@ -276,7 +276,7 @@ impl Runner {
     }
 
     /// Waits for a message, as long as it takes; where groups wait for messages that were rejected, a queue that has
-    /// been quiet for long enough tells that those are gone.
+    /// been quiet for long enough shows that those are gone.
     fn await_quietly(&mut self, session: &mut Session) {
         if !self.memory.has_blocked_groups() {
             return self.fill(session, 1, None);
@@ -298,7 +298,7 @@ impl Runner {
         }
     }
 
-    /// The queue's trouble is told once; receiving goes on by itself meanwhile, ever more slowly.
+    /// Reports the queue's trouble once; receiving retries by itself meanwhile, at growing intervals.
     fn fill(&mut self, session: &mut Session, enough: usize, until: Option<Instant>) {
         if let Err(error) = session.intake.fill(enough, until) {
             self.io_is_dead = error.kind == ErrorKind::Internal;
@@ -322,7 +322,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Returns how long it took, too, without the commit.
+    /// Also returns how long it took, without the commit.
     fn write_in_transaction(&self, source: &Source) -> Result<(Memory, Duration), Refusal> {
         let begun = Instant::now();
         let target = Target::check(source.keeps_originals())?;
@@ -384,7 +384,7 @@ impl Runner {
         self.report(report, state);
     }
 
-    /// Counts every failure, but tells the log only when the state changes.
+    /// Counts every failure, but logs it only when the state changes.
     fn report(&mut self, report: ErrorReport, state: State) {
         self.stat.failed(report.message());
         self.stat.set_state(Some(state));
@@ -437,9 +437,9 @@ fn is_called_away() -> bool {
 enum Refusal {
     /// The extension or the role of this worker is gone.
     Orphaned,
-    /// A failure of ours: to be tried again.
+    /// A failure of ours: retried.
     Ours(Failure),
-    /// An error of Postgres' own: to be tried again.
+    /// An error of Postgres' own: retried.
     Postgres(Box<ErrorReport>),
 }
 

@@ -60,7 +60,7 @@ fn parse_options(mut arguments: impl Iterator<Item = String>) -> Result<Options,
                 options.latency =
                     Duration::try_from_secs_f64(milliseconds / 1000.0).map_err(|_| wrong())?;
             }
-            _ => return Err(format!("{name} is no option")),
+            _ => return Err(format!("{name} is not an option")),
         }
     }
     Ok(options)

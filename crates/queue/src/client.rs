@@ -1,5 +1,5 @@
 //! The three calls, made by the SDK: each within its time, with the credentials that are there, and with its errors
-//! told in our own words.
+//! in our own words.
 //!
 //! Nothing of the SDK's is formatted with `{:?}`: outputs, messages and errors hold bodies.
 
@@ -335,7 +335,7 @@ fn failed(entry: &BatchResultErrorEntry) -> Failed<'_> {
     }
 }
 
-/// Hands each body to `decode`. Nothing is told of an answer that lacks what every message has.
+/// Hands each body to `decode`. An answer that lacks what every message has is reported without quoting it.
 fn decoded<T>(
     output: ReceiveMessageOutput,
     mut decode: impl FnMut(&str) -> T,

@@ -116,7 +116,7 @@ impl CredentialSource {
         }
     }
 
-    /// Those that are there, as far as they may be told.
+    /// The current credentials, without their secrets.
     pub(crate) fn found(&self) -> Result<FoundCredentials, Error> {
         let state = self.0.lock();
         let current = state
@@ -129,7 +129,7 @@ impl CredentialSource {
         })
     }
 
-    /// AWS did not take them: others are looked for, but not again and again.
+    /// AWS did not accept them: looks for others, but not over and over.
     pub(crate) fn reject(&self, generation: Generation) {
         let mut state = self.0.lock();
         if state.generation == generation.0
@@ -291,7 +291,7 @@ impl Load for StandardChain {
 
 struct WrittenDown;
 
-/// Marks credentials that nobody gave.
+/// Marks placeholder credentials.
 #[derive(Clone, Debug)]
 struct Placeholder;
 

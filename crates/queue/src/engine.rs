@@ -73,7 +73,7 @@ impl Engine {
         })
     }
 
-    /// Obeys until it is told to shut down, or something panics. Whether all that was to be done was done.
+    /// Carries out commands until it is told to shut down, or something panics. Returns whether everything was done.
     pub(crate) async fn run(self: &Rc<Engine>, mut commands: UnboundedReceiver<Command>) -> bool {
         self.spawn(extend_visibility(self.clone()));
         loop {

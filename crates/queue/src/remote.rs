@@ -15,7 +15,7 @@ use crate::window::Window;
 const MOST_CALLS: usize = 512;
 /// A FIFO queue takes 300 calls a second (SQS developer guide, "Quotas").
 const MOST_CALLS_FIFO: usize = 16;
-/// Calls that are begun with: what one transaction of a usual size takes.
+/// The number of calls to begin with: enough for one transaction of a usual size.
 const FIRST_CALLS: usize = 16;
 
 /// Most messages that a queue lets be in flight (SQS developer guide, "Quotas").

@@ -97,7 +97,7 @@ fn start_calls_soon(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
     });
 }
 
-/// Starts as many calls as the window lets be and the pending receipts need.
+/// Starts as many calls as the window allows and the pending receipts need.
 fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
     let lane = fate.lane(remote);
     while lane.calls.get() < lane.window.borrow().size() {

@@ -26,12 +26,12 @@ impl Shared {
         })
     }
 
-    /// Whether the I/O thread is there and takes orders.
+    /// Whether the I/O thread is running and accepts commands.
     pub(crate) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
 
-    /// The I/O thread takes no more orders.
+    /// The I/O thread accepts no more commands.
     pub(crate) fn close(&self) {
         self.open.store(false, Ordering::Release);
         self.wake.raise();

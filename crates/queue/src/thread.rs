@@ -27,7 +27,7 @@ use crate::receive::{Receive, receive};
 use crate::settle::Fate;
 use crate::shared::Shared;
 
-/// What an I/O thread has of the process' resources.
+/// The process' resources that an I/O thread may use.
 pub struct Setup {
     /// Most connections that calls take at once: open files. At least 2; see
     /// [`allow_connections`](Io::allow_connections) for more later.
@@ -49,7 +49,7 @@ impl Default for Setup {
 
 /// The I/O thread of this process.
 ///
-/// Dropping it is [`shut_down`](Io::shut_down) without any time.
+/// Dropping it is [`shut_down`](Io::shut_down) with no time to finish.
 pub struct Io {
     shared: Arc<Shared>,
     commands: UnboundedSender<Command>,
@@ -61,12 +61,12 @@ impl Io {
     /// Spawns the thread, with every signal blocked in it and in what it may spawn.
     ///
     /// # Errors
-    /// The system gives no descriptor, no thread or no runtime.
+    /// The system cannot create the descriptor, the thread or the runtime.
     pub fn start() -> io::Result<Io> {
         Io::start_with(Setup::default())
     }
 
-    /// The same, set up in another way.
+    /// The same, with a [`Setup`].
     ///
     /// # Errors
     /// As [`start`](Io::start).
@@ -292,7 +292,7 @@ impl<T> Inlet<T> {
         self.shared.is_open() && self.pipe.is_poll_young()
     }
 
-    /// The error that receiving without an end is struggling with at present; `None` while it works.
+    /// The error that an endless receive is retrying at present; `None` while it works.
     pub fn trouble(&self) -> Option<Error> {
         self.pipe.trouble()
     }

@@ -110,7 +110,7 @@ impl Window {
         self.round = Round::NEW;
     }
 
-    /// There is nothing to do any more: what comes next begins as this did.
+    /// There is nothing left to do: the next work starts over with the first window.
     pub(crate) fn restart(&mut self) {
         *self = Window::new(self.first, self.most);
     }

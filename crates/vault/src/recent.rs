@@ -15,7 +15,7 @@ pub(crate) struct Recent<V> {
 }
 
 impl<V> Recent<V> {
-    /// One that has room for `capacity` masks, or a few more.
+    /// A map with room for `capacity` masks, or a few more.
     pub(crate) fn new(capacity: usize) -> Recent<V> {
         let sets = capacity.div_ceil(WAYS).next_power_of_two();
         Recent {
