@@ -1,8 +1,9 @@
 """The pipeline that a good engineer would write in Python, for comparison.
 
 Receiver threads poll the queue, parse and mask; the main thread copies a thousand rows at a time into `user_logins` and
-commits; deleter threads delete what was committed. Same columns and masks as the extension, and deleted only after commit;
-but no ledger (a redelivered message becomes a second row), no rejections, no visibility that is extended.
+commits; deleter threads delete what was committed. It has the same columns and masks as the extension, and deletes only
+after the commit, but has no ledger (a redelivered message becomes a second row), no rejections, and does not extend
+visibility timeouts.
 
 Prints what it did as one line of JSON. Times are seconds on the machine's monotonic clock.
 """

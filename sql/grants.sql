@@ -26,7 +26,8 @@ COMMENT ON FUNCTION sqs_subscription_stamp() IS
 COMMENT ON FUNCTION sqs_subscription_check_role() IS
     'Trigger function: a row names a role that its writer has the rights of';
 COMMENT ON FUNCTION sqs_prune(bigint) IS
-    'Remove days of the ledger and rejections older than user_logins_sqs.ledger_retention, and what the vault has not seen for vault_retention; return the number of ledger entries';
+    'Remove days of the ledger and rejections older than user_logins_sqs.ledger_retention, and what the vault has '
+    'not seen for vault_retention; return the number of ledger entries';
 COMMENT ON FUNCTION sqs_masks(text) IS
     'Masks that an ip or device_id has here: under the current key, under older ones, and without a key';
 COMMENT ON FUNCTION sqs_check(text) IS

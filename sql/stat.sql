@@ -4,7 +4,8 @@ CREATE VIEW sqs_stat AS
     FROM sqs_stat_get_queues();
 
 COMMENT ON VIEW sqs_stat IS
-    'What became of the messages of each queue, as sqs_ingest, sqs_drain and workers in this database have counted, and what its workers do';
+    'What became of the messages of each queue, as sqs_ingest, sqs_drain and workers in this database have counted, '
+    'and what its workers do';
 COMMENT ON COLUMN sqs_stat.queue_url IS 'URL of the queue';
 COMMENT ON COLUMN sqs_stat.received IS 'Messages received, whether or not the transaction committed';
 COMMENT ON COLUMN sqs_stat.inserted IS 'Rows committed to user_logins';
@@ -17,16 +18,20 @@ COMMENT ON COLUMN sqs_stat.last_error IS 'Message of the last error, cut to 255 
 COMMENT ON COLUMN sqs_stat.last_error_at IS 'When the last error happened';
 COMMENT ON COLUMN sqs_stat.last_commit IS 'When messages of the queue were committed last';
 COMMENT ON COLUMN sqs_stat.lag_p50 IS
-    'Time from SentTimestamp to commit that half of the inserted rows did not exceed: upper bound of a bucket of sqs_stat_lag';
+    'Time from SentTimestamp to commit that half of the inserted rows did not exceed: upper bound of a bucket of '
+    'sqs_stat_lag';
 COMMENT ON COLUMN sqs_stat.lag_p99 IS
     'Time from SentTimestamp to commit that 99 percent of the inserted rows did not exceed, likewise';
 COMMENT ON COLUMN sqs_stat.workers IS 'Background workers that run for the queue now';
 COMMENT ON COLUMN sqs_stat.state IS
-    'What they do: idle, running, retrying after an error, paused because user_logins refuses everything. Of a subscription without workers: waiting because none can be started, disabled, resting because it was made in another installation';
+    'What they do: idle, running, retrying after an error, paused because user_logins refuses everything. Of a '
+    'subscription without workers: waiting because none can be started, disabled, resting because it was made in '
+    'another installation';
 COMMENT ON COLUMN sqs_stat.reason IS
     'Why fewer workers run than the subscription asks for; NULL: there is no reason';
 COMMENT ON COLUMN sqs_stat.backlog IS
-    'Messages that wait in the queue, about, as it said at backlog_at; NULL where it is not subscribed to, or may not be asked';
+    'Messages that wait in the queue, about, as it said at backlog_at; NULL where it is not subscribed to, or may '
+    'not be asked';
 COMMENT ON COLUMN sqs_stat.backlog_at IS
     'When the queue was asked: once a minute at most, where the server may call GetQueueAttributes';
 COMMENT ON COLUMN sqs_stat.stats_reset IS
@@ -37,7 +42,8 @@ CREATE VIEW sqs_stat_lag AS
     FROM sqs_stat_get_lags();
 
 COMMENT ON VIEW sqs_stat_lag IS
-    'How many inserted rows of each queue took how long from SentTimestamp to commit: a histogram, in the form of Prometheus, of which buckets without a row are left out';
+    'How many inserted rows of each queue took how long from SentTimestamp to commit: a histogram, in the form of '
+    'Prometheus, of which buckets without a row are left out';
 COMMENT ON COLUMN sqs_stat_lag.queue_url IS 'URL of the queue';
 COMMENT ON COLUMN sqs_stat_lag.le IS 'Upper bound of the bucket, in seconds; Infinity in the last one of each queue';
 COMMENT ON COLUMN sqs_stat_lag.count IS 'Rows in this bucket and all before it: those that took no longer than le';

@@ -1,4 +1,4 @@
--- The number of this installation is the start value of a sequence: a dump does not bring it along, a standby and
+-- The number of this installation is the start value of a sequence: a dump does not carry it, a standby and
 -- pg_upgrade do.
 DO $$
 BEGIN
@@ -30,7 +30,8 @@ COMMENT ON COLUMN sqs_subscription.workers IS 'How many workers ingest from the 
 COMMENT ON COLUMN sqs_subscription.enabled IS 'Whether they do; false pauses the subscription';
 COMMENT ON COLUMN sqs_subscription.created IS 'When it was subscribed to';
 COMMENT ON COLUMN sqs_subscription.installation IS
-    'Number of the installation that carries it out, set by every UPDATE. A row that was restored from a dump or replicated has that of the original, and does nothing here';
+    'Number of the installation that carries it out, set by every UPDATE. A row that was restored from a dump or '
+    'replicated has that of the original, and does nothing here';
 
 SELECT pg_catalog.pg_extension_config_dump('sqs_subscription', '');
 
@@ -39,7 +40,7 @@ CREATE TRIGGER stamp_installation
     FOR EACH ROW EXECUTE FUNCTION sqs_subscription_stamp();
 ALTER TABLE sqs_subscription ENABLE ALWAYS TRIGGER stamp_installation;
 
--- A constraint trigger, since those cannot be replaced (CREATE OR REPLACE TRIGGER) by whoever was granted TRIGGER.
+-- A constraint trigger, since a role that was granted TRIGGER cannot replace those (CREATE OR REPLACE TRIGGER).
 CREATE CONSTRAINT TRIGGER check_role
     AFTER INSERT OR UPDATE ON sqs_subscription
     NOT DEFERRABLE

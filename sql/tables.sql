@@ -1,7 +1,7 @@
--- A ring of days: each day of sending has its leaf, and 32 days later the same one again. It is made once, since making
--- partitions at run time would wait for, and hold up, whoever has a transaction open; and a dump of partitions that are
--- made later does not restore. What is older than user_logins_sqs.ledger_retention, 30 days at most, is truncated, a
--- leaf at a time.
+-- A ring of days: each day of sending has its leaf, and 32 days later the same one again. It is made once, since
+-- making partitions at run time would wait for, and hold up, every session with a transaction open; and a dump of
+-- partitions that are made later does not restore. What is older than user_logins_sqs.ledger_retention, 30 days at
+-- most, is truncated, a leaf at a time.
 CREATE TABLE sqs_ledger (
     sent_at    timestamptz NOT NULL,
     message_id uuid        NOT NULL
@@ -23,7 +23,8 @@ BEGIN
             'CREATE TABLE %s PARTITION OF @extschema@.sqs_ledger (PRIMARY KEY (sent_at, message_id)) FOR VALUES IN (%s)
              WITH (autovacuum_vacuum_insert_threshold = -1)', leaf, day);
         EXECUTE pg_catalog.format(
-            'COMMENT ON TABLE %s IS %L', leaf, pg_catalog.format('Days of the ledger whose number modulo 32 is %s', day));
+            'COMMENT ON TABLE %s IS %L',
+            leaf, pg_catalog.format('Days of the ledger whose number modulo 32 is %s', day));
         PERFORM pg_catalog.pg_extension_config_dump(leaf::pg_catalog.regclass, '');
     END LOOP;
 END
@@ -71,10 +72,12 @@ CREATE TABLE sqs_queue (
 );
 
 COMMENT ON TABLE sqs_queue IS
-    'Queues whose messages the ledger remembers, and for how long they may hand them out again: it need not remember for longer';
+    'Queues whose messages the ledger remembers, and for how long they may hand them out again: it need not '
+    'remember for longer';
 COMMENT ON COLUMN sqs_queue.queue_url IS 'URL of the queue';
 COMMENT ON COLUMN sqs_queue.recorded IS 'When this was recorded';
 COMMENT ON COLUMN sqs_queue.message_retention IS
-    'Retention period of the queue then, or of its dead-letter queue if that is longer; NULL: messages were ingested on that day';
+    'Retention period of the queue then, or of its dead-letter queue if that is longer; NULL: messages were '
+    'ingested on that day';
 
 SELECT pg_catalog.pg_extension_config_dump('sqs_queue', '');

@@ -13,7 +13,7 @@ use crate::pg::exit::{self, Finish};
 use crate::pg::latch::SharedLatch;
 use crate::pg::shared_memory::{Shareable, SharedMemory};
 use crate::pg::shared_text::SharedText;
-use crate::pg::{clock, database, worker};
+use crate::pg::{background_worker, clock, database};
 
 /// The most workers that can run at once, of all subscriptions together.
 pub const SLOTS: usize = 64;
@@ -85,7 +85,7 @@ impl Slot {
     }
 }
 
-/// What a worker is to do.
+/// The task of a worker.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Assignment {
     /// The database of the subscription.
@@ -107,7 +107,7 @@ impl Assignment {
 
 /// A worker that is starting or running.
 pub struct Entry {
-    /// What it does.
+    /// Its task.
     pub assignment: Assignment,
     /// Its slot.
     pub slot: usize,
@@ -130,7 +130,7 @@ pub fn wake_launcher() {
     }
 }
 
-/// Notes that the launcher is about to connect, or has; says whether one was about to and never did.
+/// Records that the launcher is about to connect, or has; returns whether one was about to and never did.
 pub fn set_launcher_connects(connects: bool) -> bool {
     BOARD
         .get()
@@ -174,7 +174,7 @@ pub fn become_launcher() {
     }
 }
 
-/// The workers that were not told to end.
+/// The workers that have not been told to end.
 pub fn entries() -> Vec<Entry> {
     let entries = BOARD.locked(|board| {
         free_what_never_started(board);
@@ -245,7 +245,7 @@ pub fn stop(slot: usize, assignment: &Assignment) {
         if slot.is(&[State::Running]) {
             slot.set(State::Ending);
             // A worker frees its slot, under this lock, before its process ends: the id is not reused yet.
-            worker::terminate(slot.pid.load(Relaxed));
+            background_worker::terminate(slot.pid.load(Relaxed));
         } else if slot.is(&[State::Starting]) {
             // It finds its slot gone and ends by itself.
             slot.set(State::Free);
@@ -263,14 +263,14 @@ static WORKER_ENDS: Finish = Finish(|| {
     }
 });
 
-/// Takes the slot that this worker was started for, until the process ends. `None`: it is not wanted any more.
+/// Takes the slot that this worker was started for, until the process ends. `None`: it is no longer wanted.
 pub fn take(slot: usize) -> Option<Assignment> {
     let assignment = BOARD.locked(|board| {
         let place = board.slots.get(slot)?;
         if !place.is(&[State::Starting]) {
             return None;
         }
-        place.pid.store(worker::process_id(), Relaxed);
+        place.pid.store(background_worker::process_id(), Relaxed);
         place.set(State::Running);
         Some(place.assignment())
     })??;

@@ -18,11 +18,11 @@ pub enum Failure {
         value: i64,
         range: &'static str,
     },
-    /// The text is no queue URL.
+    /// The text is not a queue URL.
     NotAQueueUrl(InvalidQueueUrl),
     /// `endpoint_url` or `region` cannot be used.
     BadEndpoint(InvalidEndpoint),
-    /// `allowed_queues` does not have it.
+    /// No pattern in `allowed_queues` matches it.
     QueueNotAllowed { queue: String },
     /// The file that `mask_key_file` names cannot be read.
     MaskKeyUnreadable { file: String, why: std::io::Error },
@@ -32,11 +32,11 @@ pub enum Failure {
         bytes: usize,
         least: usize,
     },
-    /// A line of a file with several keys is no key.
+    /// A line of a file with several keys is not a key.
     MaskKeyMalformed { file: String, line: usize },
     /// The file that `vault_recipients_file` names cannot be read.
     RecipientsUnreadable { file: String, why: std::io::Error },
-    /// It names no recipients, or something else.
+    /// It names no recipients, or contains something else.
     RecipientsUnusable { file: String, why: RecipientsError },
     /// An original could not be sealed, through no fault of its message.
     CannotSeal(SealError),
@@ -56,7 +56,7 @@ pub enum Failure {
     },
     /// The caller may not insert.
     NoInsertRight { table: String },
-    /// Row-level security lets no row of the caller in.
+    /// Row-level security admits no row of the caller.
     NoPolicy { table: String },
     /// `user_logins` is on another server than the ledger.
     ForeignTable { table: String },
@@ -82,7 +82,7 @@ pub enum Failure {
     NotSubscriber { queue: String },
     /// A row of `sqs_subscription` names a role that its writer has no rights of.
     NotMember { role: String },
-    /// There is no such subscription.
+    /// The subscription does not exist.
     NotSubscribed { queue: String },
     /// `user_logins` refuses row after row.
     AllRefused {
@@ -176,7 +176,8 @@ fn said(failure: Failure) -> Said {
             format!("{argument} must not be NULL"),
         )
         .hint(match argument {
-            "queue_url" => "Pass the URL of a queue, such as https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue.",
+            "queue_url" => "Pass the URL of a queue, such as \
+             https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue.",
             "n" => "Pass the maximum number of messages to receive.",
             "value" => "Pass an ip or a device_id, as messages have it.",
             _ => "Omit the argument to use its default.",
@@ -204,7 +205,8 @@ fn said(failure: Failure) -> Said {
         MaskKeyUnreadable { file, why } => {
             Said::new(ERRCODE_UNDEFINED_FILE, format!("could not read mask key file \"{file}\": {why}"))
                 .detail("Nothing was received, because masks made without the key would not match those made with it.")
-                .hint("user_logins_sqs.mask_key_file must name a file that the server's operating-system user can read.")
+                .hint("user_logins_sqs.mask_key_file must name a file that the server's \
+                    operating-system user can read.")
         }
         MaskKeyTooShort { file, bytes, least } => Said::new(
             ERRCODE_INVALID_PARAMETER_VALUE,
@@ -221,7 +223,8 @@ fn said(failure: Failure) -> Said {
         RecipientsUnreadable { file, why } => {
             Said::new(ERRCODE_UNDEFINED_FILE, format!("could not read vault recipients file \"{file}\": {why}"))
                 .detail("Nothing was received, since originals could not be kept.")
-                .hint("user_logins_sqs.vault_recipients_file must name a file that the server's operating-system user can read.")
+                .hint("user_logins_sqs.vault_recipients_file must name a file that the server's \
+                    operating-system user can read.")
         }
         RecipientsUnusable { file, why } => {
             Said::new(ERRCODE_INVALID_PARAMETER_VALUE, format!("invalid vault recipients file \"{file}\": {why}"))
@@ -242,8 +245,10 @@ fn said(failure: Failure) -> Said {
             ERRCODE_FEATURE_NOT_SUPPORTED,
             "user_logins_sqs requires a database with encoding UTF8",
         )
-        .detail(format!("The encoding of this database is {encoding}, which cannot represent every message. Nothing was received."))
-        .hint("Create a database with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and install the extension there."),
+        .detail(format!("The encoding of this database is {encoding}, which cannot represent \
+            every message. Nothing was received."))
+        .hint("Create a database with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and \
+            install the extension there."),
         NoTable { table, create } => Said::new(ERRCODE_UNDEFINED_TABLE, format!("table {table} does not exist"))
             .detail("Ingested messages are inserted into this table. Nothing was received.")
             .hint(format!("Create the table: {create}")),
@@ -267,13 +272,16 @@ fn said(failure: Failure) -> Said {
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {table} is a foreign table but the ledger is not"),
         )
-        .detail("The two servers do not commit together, so a failure between their commits can insert a message twice. Nothing was received.")
-        .hint("Put the ledger on the same foreign server, or set user_logins_sqs.allow_foreign_table if duplicate rows are acceptable."),
+        .detail("The two servers do not commit together, so a failure between their commits can \
+            insert a message twice. Nothing was received.")
+        .hint("Put the ledger on the same foreign server, or set \
+            user_logins_sqs.allow_foreign_table if duplicate rows are acceptable."),
         ForeignLedger { ledger, table } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("foreign ledger {ledger} does not commit together with table {table}"),
         )
-        .detail("Both must be foreign tables of one server, reached through one user mapping; otherwise messages can be lost. Nothing was received.")
+        .detail("Both must be foreign tables of one server, reached through one user mapping; \
+            otherwise messages can be lost. Nothing was received.")
         .hint("Create the user mapping FOR PUBLIC, so that the ledger's owner and the caller share it."),
         ForeignCode { what, remedy } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -302,7 +310,8 @@ fn said(failure: Failure) -> Said {
             ERRCODE_FEATURE_NOT_SUPPORTED,
             "cannot PREPARE a transaction that has ingested messages",
         )
-        .detail("This session deletes the messages when the transaction commits, but a prepared transaction may be committed by another session.")
+        .detail("This session deletes the messages when the transaction commits, but a prepared \
+            transaction may be committed by another session.")
         .hint("Use COMMIT."),
         NotPreloaded => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -362,7 +371,8 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         ErrorKind::Unreachable => (
             ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
             format!("could not reach \"{host}\""),
-            "Check the queue URL, user_logins_sqs.endpoint_url, and whether this server can connect to that host and port.",
+            "Check the queue URL, user_logins_sqs.endpoint_url, and whether this server can \
+             connect to that host and port.",
         ),
         ErrorKind::Tls => (
             ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
@@ -392,7 +402,8 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         ErrorKind::NoCredentials => (
             ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             "no AWS credentials found".to_owned(),
-            "Provide credentials to the server process: an instance or task role, a profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in its environment.",
+            "Provide credentials to the server process: an instance or task role, a profile, or \
+             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in its environment.",
         ),
         ErrorKind::CredentialsFailed => (
             ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
@@ -451,7 +462,7 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         .hint(format!("{hint}{signed_for}{see_check}"))
 }
 
-/// What a hint ends with where `sqs_check` tells more.
+/// The end of a hint where `sqs_check` can say more.
 pub const SEE_CHECK: &str = " sqs_check(queue_url) shows what works and what does not.";
 
 fn sqs_check_tells_more(kind: ErrorKind) -> bool {

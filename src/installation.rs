@@ -1,4 +1,4 @@
-//! Which installation this is: a number that a copy of the data does not bring along.
+//! Identifies this installation by a number that a copy of the data does not carry.
 //!
 //! CREATE EXTENSION draws it at random and keeps it as the start value of the sequence `sqs_installation`. A dump
 //! leaves the sequence out and a restore draws another number; logical replication carries no sequences' definitions

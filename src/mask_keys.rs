@@ -1,7 +1,7 @@
 //! The keys of the masks: the file that `mask_key_file` names.
 //!
-//! It holds nothing but one key, or several keys with names, one a line as `name: key`. The first is the one that new rows
-//! are masked with; the others are those of older rows.
+//! It holds nothing but one key, or several keys with names, one a line as `name: key`. The first is the one that new
+//! rows are masked with; the others are those of older rows.
 
 use std::fs;
 
@@ -86,8 +86,8 @@ impl MaskKeys {
     }
 }
 
-/// The keys in a file. If one of its lines names a key, all of them must: the error is the number of the first that does
-/// not.
+/// The keys in a file. If one of its lines names a key, all of them must: the error is the number of the first that
+/// does not.
 fn parse(content: &[u8]) -> Result<Vec<&[u8]>, usize> {
     let lines = || {
         content
@@ -104,7 +104,7 @@ fn parse(content: &[u8]) -> Result<Vec<&[u8]>, usize> {
         .collect()
 }
 
-/// A key may be any bytes; but a text of several lines, or with a comment, is no key, and somebody thinks it is several.
+/// A key may be any bytes; but a text of several lines, or with a comment, was probably meant as several keys.
 fn bare_key(content: &[u8]) -> Result<&[u8], usize> {
     let key = content.trim_ascii();
     let is_doubtful = key.starts_with(b"#") || key.contains(&b'\n');

@@ -1,4 +1,4 @@
-//! What a call tells beside its result.
+//! What a call reports beside its result.
 
 use pgrx::PgLogLevel;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
@@ -39,8 +39,8 @@ pub fn skipped(tally: &Tally) {
     notice.report(PgLogLevel::NOTICE);
 }
 
-/// One NOTICE that looking has left its trace on the messages, none where there were none; and a WARNING where the
-/// redrive policy takes some of them away for it.
+/// One NOTICE that peeking has raised the messages' receive counts, if there were any; and a WARNING if the redrive
+/// policy moves some of them away because of it.
 pub fn peeked(peek: &Peek) {
     if peek.messages.is_empty() {
         return;

@@ -1,7 +1,7 @@
 //! The extension's own tables, and the one way to write them.
 //!
 //! A caller needs no right on them: they are written with the rights of their owner. `GRANT ALL` includes TRIGGER,
-//! so whoever was granted that could have a function of his own run with those rights, too. Therefore nothing is
+//! so a role that was granted it could have a function of its own run with those rights. Therefore nothing is
 //! written to a table of ours while anything is attached to it that would run code of others, and writing is a
 //! security-restricted operation.
 
@@ -15,6 +15,7 @@ use pgrx::{PgLogLevel, Spi};
 
 use crate::errors::Failure;
 use crate::pg::identity::{as_role, may_act_for};
+use crate::pg::or_raise::OrRaise;
 use crate::pg::relation::{self, Enabled, Trigger};
 
 /// The name of the extension.
@@ -108,7 +109,7 @@ impl OwnTable {
 
     /// Checks that nothing attached to the table, or to a partition of it, runs code of others: triggers, rules, and
     /// functions in constraints, defaults and indexes. Takes no lock on partitions whose row in `pg_class` says that
-    /// nothing is attached to them: somebody may be truncating one.
+    /// nothing is attached to them: another session may be truncating one.
     ///
     /// # Errors
     /// [`Failure::ForeignCode`].
@@ -142,8 +143,8 @@ impl OwnTable {
         Some(IdleTrigger::new(own, enabled(own), &self.name))
     }
 
-    /// Runs `work`, statements that write this table, as its owner. An error is raised instead where code of others would
-    /// run: triggers can be added by roles that own nothing, at any time until the lock taken here.
+    /// Runs `work`, statements that write this table, as its owner. An error is raised instead where code of others
+    /// would run: triggers can be added by roles that own nothing, at any time until the lock taken here.
     pub fn write<R>(&self, work: impl FnOnce() -> R) -> R {
         self.write_relations(&self.with_partitions(), work)
     }
@@ -153,8 +154,8 @@ impl OwnTable {
         self.write_relations(&self.and(partitions), work)
     }
 
-    /// Takes the locks that [`write_partitions`](OwnTable::write_partitions) takes, ahead of it: waiting for them is not
-    /// waiting for other writers.
+    /// Takes the locks that [`write_partitions`](OwnTable::write_partitions) takes, ahead of it: waiting for them is
+    /// not waiting for other writers.
     pub fn lock_partitions(&self, partitions: &[Oid]) {
         for relation in self.and(partitions) {
             relation::lock_for_writing(relation);
@@ -176,7 +177,7 @@ impl OwnTable {
         for relation in relations {
             relation::lock_for_writing(*relation);
         }
-        // The statements go by name: somebody may have put another table in its place before it was locked.
+        // The statements use its name: another table may have taken its place before it was locked.
         let checked = if relation::find(self.schema, &self.bare_name) == Some(self.oid) {
             self.check_relations(relations)
         } else {
@@ -204,7 +205,7 @@ impl OwnTable {
         }
         self.check_owners(&suspects, owner)?;
         self.check_triggers_and_rules(&suspects)?;
-        match foreign_expression(&suspects).unwrap_or_else(|error| pgrx::error!("{error}")) {
+        match foreign_expression(&suspects).or_raise() {
             None => Ok(()),
             Some(Used { what, by }) => Err(Failure::ForeignCode {
                 what: format!("{what}, used by {by},"),
@@ -213,7 +214,8 @@ impl OwnTable {
         }
     }
 
-    /// A partition is written with the rights of the table's owner. Whoever owns the partition can have it run anything.
+    /// A partition is written with the rights of the table's owner. Its own owner can make it run
+    /// anything.
     fn check_owners(&self, relations: &[Oid], owner: Oid) -> Result<(), Failure> {
         for &relation in relations {
             let other = relation::owner(relation);
@@ -252,8 +254,8 @@ impl OwnTable {
         Ok(())
     }
 
-    /// Whether the trigger is, in every respect, one that CREATE EXTENSION made: another one with a function of ours may
-    /// have a condition that calls something else, or be called for the wrong rows.
+    /// Whether the trigger is, in every respect, one that CREATE EXTENSION made: another one with a function of ours
+    /// may have a condition that calls something else, or be called for the wrong rows.
     fn is_ours(&self, trigger: &Trigger) -> bool {
         let made = OWN_TRIGGERS.iter().any(|own| {
             *own.table == *self.bare_name
@@ -430,6 +432,7 @@ const FOREIGN_EXPRESSION: &str = "\
             JOIN pg_catalog.pg_extension AS extension ON extension.oid OPERATOR(pg_catalog.=) member.refobjid \
             WHERE member.classid OPERATOR(pg_catalog.=) used.refclassid \
                 AND member.objid OPERATOR(pg_catalog.=) used.refobjid \
-                AND member.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid \
+                AND member.refclassid \
+                    OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid \
                 AND member.deptype OPERATOR(pg_catalog.=) 'e' \
                 AND extension.extname OPERATOR(pg_catalog.=) 'user_logins_sqs')";

@@ -1,4 +1,4 @@
-//! What background processes tell the server's log.
+//! What background processes write to the server's log.
 
 use pgrx::PgLogLevel;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;

@@ -78,7 +78,7 @@ pub fn mask_key_file() -> Option<String> {
     text(&MASK_KEY_FILE)
 }
 
-/// The file that names whom originals are sealed for, if they are.
+/// The file that names the recipients that originals are sealed for, if they are kept.
 pub fn vault_recipients_file() -> Option<String> {
     text(&VAULT_RECIPIENTS_FILE)
 }
@@ -98,7 +98,7 @@ pub fn receive_concurrency() -> usize {
     usize::try_from(RECEIVE_CONCURRENCY.get()).unwrap_or(1)
 }
 
-/// How long SQS hides a received message before it gives it to somebody else.
+/// How long SQS hides a received message before it hands it out again.
 pub fn visibility_timeout() -> Duration {
     Duration::from_secs(u64::try_from(VISIBILITY_TIMEOUT.get()).unwrap_or(1))
 }
@@ -143,7 +143,7 @@ fn text(setting: &GucSetting<Option<CString>>) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
-/// Makes the settings known to Postgres.
+/// Registers the settings with Postgres.
 pub fn init() {
     connection();
     masking();
@@ -226,7 +226,8 @@ fn receiving() {
     GucRegistry::define_int_guc(
         c"user_logins_sqs.receive_concurrency",
         c"Sets the maximum number of concurrent ReceiveMessage calls.",
-        c"A quiet queue takes one call at a time. Under load, the number grows for as long as more calls bring more messages.",
+        c"A quiet queue takes one call at a time. Under load, the number grows for as long as \
+         more calls bring more messages.",
         &RECEIVE_CONCURRENCY,
         1,
         1_024,
@@ -247,7 +248,8 @@ fn receiving() {
     GucRegistry::define_enum_guc(
         c"user_logins_sqs.rejected_messages",
         c"Sets what happens to messages that are not logins: leave them in the queue, or delete them.",
-        c"The queue's redrive policy moves messages that are left to its dead-letter queue. A login that only the table refused is always left.",
+        c"The queue's redrive policy moves messages that are left to its dead-letter queue. A \
+         login that only the table refused is always left.",
         &REJECTED_MESSAGES,
         GucContext::Userset,
         GucFlags::default(),
@@ -307,7 +309,8 @@ fn subscriptions() {
     GucRegistry::define_int_guc(
         c"user_logins_sqs.ledger_retention",
         c"Sets how long the ledger remembers a message, counted from when it was sent.",
-        c"Keep it longer than the queue's retention period, since a message that is redelivered later is inserted again.",
+        c"Keep it longer than the queue's retention period, since a message that is redelivered \
+         later is inserted again.",
         &LEDGER_RETENTION,
         1,
         30 * MINUTES_A_DAY,

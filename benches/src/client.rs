@@ -39,7 +39,7 @@ impl Options {
                 "--messages" => options.messages = number()?,
                 "--concurrency" => options.concurrency = number()? as usize,
                 "--keep" => options.delete = false,
-                _ => return Err(format!("{name} is no option")),
+                _ => return Err(format!("{name} is not an option")),
             }
         }
         Ok(options)

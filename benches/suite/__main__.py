@@ -24,7 +24,7 @@ from ways import EXTENSION, PLAIN, Ways
 INGEST, DRAIN, WORKER = "`sqs_ingest`", "`sqs_drain`", "a worker"
 PYTHON = "Python pipeline, 2 processes"
 IN_THE_PICTURE = (DRAIN, WORKER, INGEST, PYTHON)
-# At least so many times the rate of the Python pipeline, by latency in ms.
+# The least multiple of the Python pipeline's rate, by latency in ms.
 AGAINST_PYTHON = {
     0: {DRAIN: 7, WORKER: 7, INGEST: 7},
     10: {DRAIN: 7.5, WORKER: 7.5, INGEST: 5},
@@ -183,7 +183,8 @@ class Suite:
     def _marks_of_throughput(self, found):
         for protocol in ("HTTP", "HTTPS"):
             for latency, runs in found.items():
-                self._marks_against_python(f"{latency:g} ms, {protocol}", AGAINST_PYTHON.get(latency, {}), runs, protocol)
+                name = f"{latency:g} ms, {protocol}"
+                self._marks_against_python(name, AGAINST_PYTHON.get(latency, {}), runs, protocol)
             self._marks_against_no_latency(found, protocol)
             for latency, runs in found.items():
                 ingest = runs[INGEST, protocol].parts
@@ -210,7 +211,8 @@ class Suite:
         shown = {name: [found[latency][name, "HTTPS"].rate for latency in found] for name in IN_THE_PICTURE}
         groups = [f"{latency:g} ms" for latency in found]
         self.options.out.mkdir(parents=True, exist_ok=True)
-        (self.options.out / "throughput.svg").write_text(picture.bars(groups, shown, report.machine_and_date(self.ways.cluster)))
+        bars = picture.bars(groups, shown, report.machine_and_date(self.ways.cluster))
+        (self.options.out / "throughput.svg").write_text(bars)
 
     def small(self):
         """What a call for ten messages takes, at 0 ms: the first of a session makes the I/O thread and its client."""
@@ -292,7 +294,12 @@ class Suite:
         ]
         self.tables.append(("Expiry", report.table(head, [row])))
         self.marks.append(
-            Mark("longest wait while a ledger expires", "< 1 s", f"{expiry.longest_wait:.2f} s", expiry.longest_wait < 1)
+            Mark(
+                "longest wait while a ledger expires",
+                "< 1 s",
+                f"{expiry.longest_wait:.2f} s",
+                expiry.longest_wait < 1,
+            )
         )
 
     def memory(self):

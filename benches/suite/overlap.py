@@ -57,5 +57,5 @@ def insert_alone(ways):
 
 
 def hidden(receive, insert, together):
-    """Which share of the shorter one of `receive` and `insert` (seconds) costs no time, since the longer one runs meanwhile."""
+    """Which share of the shorter of `receive` and `insert` (seconds) costs no time, since the longer runs meanwhile."""
     return (receive + insert - together) / min(receive, insert)

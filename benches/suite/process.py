@@ -71,7 +71,7 @@ def private_memory(pid):
 
 
 class PeakOfPrivateMemory:
-    """Watches the private memory of `pid` while the `with` block runs; then holds what it was before, at most, at the end."""
+    """The private memory of `pid` around the `with` block: before, at most, and at the end."""
 
     def __init__(self, pid):
         self.pid = pid

@@ -26,7 +26,7 @@ class QueueServer:
         return self.http_url.replace("http:", "https:") if self.tls else self.http_url
 
     def fill(self, messages, latency_ms, people=None):
-        """Empties the queue, puts `messages` logins of so many `people` into it (if not given: each of another one) and
+        """Empties the queue, puts `messages` logins of `people` people into it (if not given: each of another one) and
         sets the latency of each call."""
         return self._call("POST", f"reset?preload={messages}&people={people or messages}&latency_ms={latency_ms}")
 
@@ -38,7 +38,7 @@ class QueueServer:
         return self._call("GET", "counts")
 
     def wait_until_deleted(self, messages):
-        """Waits until so many messages were deleted since the last `fill`; returns the counts."""
+        """Waits until that many messages were deleted since the last `fill`; returns the counts."""
         counts = self._call("GET", f"wait?deleted={messages}&timeout={DEADLINE}")
         if counts["deleted"] < messages:
             raise RuntimeError(f"not everything was deleted: {counts}")

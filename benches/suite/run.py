@@ -10,7 +10,7 @@ class Run:
 
     messages: int
     seconds: float
-    # Microseconds of processor time a message, by who spent it.
+    # Microseconds of processor time a message, by what spent it.
     cpu: dict[str, float] = dataclasses.field(default_factory=dict)
     # Seconds, of parts of the run that are worth knowing.
     parts: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -9,8 +9,8 @@ RECIPIENT = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa"
 
 
 def drain(ways, people, keeps):
-    """`sqs_drain` at 0 ms of logins of so many `people` into an empty vault, in a session that has called before, and so has
-    its data key and its connections."""
+    """`sqs_drain` at 0 ms, of logins of `people` people, into an empty vault: in a session that has called before, and
+    so has its data key and its connections."""
     ways.cluster.empty(EXTENSION, "user_logins", "sqs_ledger", "sqs_vault", "sqs_vault_key")
     with ways.cluster.connect(EXTENSION) as connection:
         connection.execute("LOAD 'user_logins_sqs'")
@@ -41,7 +41,7 @@ def drain(ways, people, keeps):
 
 
 def check_entries(ways, people):
-    """Each value has one entry. Some of so many random values are equal."""
+    """Each value has one entry. Some of that many random values are equal."""
     entries = ways.cluster.count("sqs_vault", EXTENSION)
     if not 1.99 * people <= entries <= 2 * people:
         raise RuntimeError(f"{entries} entries of {people} people")

@@ -1,4 +1,4 @@
-"""The ways from a queue to a table that are compared: each fills the queue, goes all the way, and checks that it did."""
+"""The ways from a queue to a table that are compared: each fills the queue, ingests it, and checks that it did."""
 
 import json
 import statistics

@@ -122,7 +122,13 @@ impl Connection {
 }
 
 fn entries(messages: &[Value]) -> Value {
-    let entry = |(number, message): (usize, &Value)| json!({"Id": number.to_string(), "ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 0});
+    let entry = |(number, message): (usize, &Value)| {
+        json!({
+            "Id": number.to_string(),
+            "ReceiptHandle": message["ReceiptHandle"],
+            "VisibilityTimeout": 0,
+        })
+    };
     messages.iter().enumerate().map(entry).collect()
 }
 

@@ -46,9 +46,9 @@ fn is_mask(text: &str) -> bool {
 }
 
 /// All the words of all reasons, so that a word of the body that slips into one stands out.
-const WORDS: &str = "user_id app_version device_type ip locale device_id in an envelope not JSON line column escape that \
-    is no character or a number out of range login too many envelopes missing string neither nor null longer than \
-    characters contains U version dotted numbers has more three large for its encoding as integer";
+const WORDS: &str = "user_id app_version device_type ip locale device_id in an envelope not JSON line column escape \
+    that is no character or a number out of range login too many envelopes missing string neither nor null longer \
+    than characters contains U version dotted numbers has more three large for its encoding as integer";
 
 fn quotes_nothing(rejection: &Rejection, body_len: usize) {
     let reason = rejection.to_string();

@@ -14,7 +14,7 @@ use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED, SUBSCRIPTION};
 use crate::pg::{clock, query, setting};
 use crate::settings;
 
-/// The ledger forgets whole days, once the last entry of the day is old enough; the launcher comes by every minute.
+/// The ledger forgets whole days, once the last entry of the day is old enough; the launcher prunes every minute.
 const PRUNED_WITHIN: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// Whether nothing runs when the extension's tables are written but what belongs to them.

@@ -22,10 +22,11 @@ use pgrx::spi::SpiResult;
 
 use crate::errors::{Failure, SEE_CHECK};
 use crate::pg::error::Caught;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::subtransaction::attempt;
 
-/// How long a check waits for a lock that somebody else holds.
+/// How long a check waits for a lock that another session holds.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A row of `sqs_check`.
@@ -159,7 +160,7 @@ pub fn all(queue_url: Option<&str>) -> Vec<Check> {
 /// What `look` finds about something of the extension's, if that is there.
 fn found<T>(there: Result<T, Failure>, look: impl FnOnce(&T) -> SpiResult<Finding>) -> Finding {
     match there {
-        Ok(there) => look(&there).unwrap_or_else(|error| pgrx::error!("{error}")),
+        Ok(there) => look(&there).or_raise(),
         Err(failure) => failure.into(),
     }
 }

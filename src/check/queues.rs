@@ -7,7 +7,7 @@ use queue::{Examination, Queue, QueueUrl};
 use super::{Check, Finding, guarded, remote, text, workers};
 use crate::errors::Failure;
 use crate::ingest::{allowed_queue, note_retention};
-use crate::io;
+use crate::io_thread;
 use crate::own_tables::{OwnTable, QUEUE};
 use crate::pg::database;
 use crate::worker::subscription::Subscription;
@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// A queue to look at.
 struct Subject {
-    /// What distinguishes its checks from those of others; empty where there are no others.
+    /// What distinguishes its checks from those of other queues; empty if there is only one.
     prefix: String,
     url: String,
     subscription: Option<Subscription>,
@@ -58,16 +58,16 @@ pub fn checks(queue_url: Option<&str>) -> Vec<Check> {
     checks
 }
 
-/// Examines all of `queues` at once. `None` stands for an examination that came to no end.
+/// Examines all of `queues` at once. `None` stands for an examination that did not finish.
 fn examine(queues: &[&Queue]) -> Result<Vec<Option<Examination>>, Failure> {
     if queues.is_empty() {
         return Ok(Vec::new());
     }
-    let asked = io::with(|io| {
+    let asked = io_thread::with(|io| {
         let examinations = queues.iter().map(|queue| io.examine(queue, LIMIT));
         examinations.collect()
     })?;
-    Ok(io::answers(asked, LIMIT + GRACE))
+    Ok(io_thread::answers(asked, LIMIT + GRACE))
 }
 
 impl Subject {

@@ -164,7 +164,7 @@ fn tls(queue: &Queue, found: &Examination) -> Finding {
     }
 }
 
-/// Whether the server answers as SQS does, to whomever it takes these credentials for.
+/// Whether the server answers as SQS does, whatever identity it associates with these credentials.
 fn answer(queue: &Queue, found: &Examination) -> Finding {
     if found.credentials.is_err() {
         return Finding::unknown(
@@ -353,7 +353,7 @@ fn failed(queue: &Queue, error: &Error) -> Finding {
     failure_of(queue, error.clone()).into()
 }
 
-/// Something else failed before, and is told there.
+/// Something else failed before, and is reported there.
 fn not_found_out() -> Finding {
     Finding::unknown("could not be found out", SEE_OTHERS)
 }

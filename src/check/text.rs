@@ -1,4 +1,4 @@
-//! Numbers and times as findings tell them.
+//! Numbers and times as findings show them.
 
 use std::time::Duration;
 

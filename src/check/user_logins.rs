@@ -8,6 +8,7 @@ use super::{Finding, text};
 use crate::ingest::target::{self, USER_LOGINS};
 use crate::own_tables::EXTENSION;
 use crate::pg::identity::{current_role, role_name};
+use crate::pg::or_raise::OrRaise;
 use crate::pg::{policy, query, relation};
 
 /// Messages are as old as this, the longest retention period of SQS, or younger.
@@ -48,7 +49,7 @@ pub fn partitions() -> Finding {
     let Some(table) = find() else {
         return Finding::ok(NO_TABLE);
     };
-    match partitioning(table).unwrap_or_else(|error| pgrx::error!("{error}")) {
+    match partitioning(table).or_raise() {
         None => Finding::ok("the table is not partitioned"),
         Some(Partitioning {
             has_default: true, ..
@@ -63,8 +64,7 @@ pub fn partitions() -> Finding {
              default one.",
         ),
         Some(_) => {
-            let missing =
-                days_without_partition(table).unwrap_or_else(|error| pgrx::error!("{error}"));
+            let missing = days_without_partition(table).or_raise();
             finding_of_days(&missing)
         }
     }

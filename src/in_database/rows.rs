@@ -61,7 +61,8 @@ mod tests {
         alone();
         Spi::run(
             "INSERT INTO sqs_ledger SELECT t, gen_random_uuid() \
-             FROM (VALUES (now() - interval '20 days'), (now() - interval '20 days' + 3200 * interval '1 day')) AS v (t)",
+             FROM (VALUES (now() - interval '20 days'), \
+                          (now() - interval '20 days' + 3200 * interval '1 day')) AS v (t)",
         )
         .unwrap();
         assert_eq!(Spi::get_one("SELECT sqs_prune()").unwrap(), Some(2i64));
@@ -71,12 +72,14 @@ mod tests {
     fn each_day_has_its_leaf() {
         alone();
         Spi::run(
-            "INSERT INTO sqs_ledger SELECT timestamptz '2000-01-01 00:00+00' + n * interval '12 hours', gen_random_uuid() \
+            "INSERT INTO sqs_ledger \
+             SELECT timestamptz '2000-01-01 00:00+00' + n * interval '12 hours', gen_random_uuid() \
              FROM generate_series(0, 7999) n",
         )
         .unwrap();
         let misplaced = "SELECT count(*) FROM sqs_ledger \
-             WHERE tableoid::regclass::text <> 'sqs_ledger_' || lpad(((sent_at AT TIME ZONE 'UTC')::date - '2000-01-01' & 31)::text, 2, '0')";
+             WHERE tableoid::regclass::text \
+                <> 'sqs_ledger_' || lpad(((sent_at AT TIME ZONE 'UTC')::date - '2000-01-01' & 31)::text, 2, '0')";
         assert_eq!(Spi::get_one(misplaced).unwrap(), Some(0i64));
         let leaves = "SELECT count(DISTINCT tableoid) FROM sqs_ledger";
         assert_eq!(Spi::get_one(leaves).unwrap(), Some(32i64));

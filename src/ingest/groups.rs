@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use queue::{Hidden, Receipt};
 
 use super::receipts;
-use crate::io;
+use crate::io_thread;
 
-/// An empty answer says nothing of a message that came back a moment ago: the poll may be older, and what is recorded of
-/// the message may be too early by as long as the transaction took that recorded it.
+/// An empty answer says nothing about a message that became visible a moment ago: the poll may be older, and the
+/// recorded time may be too early by the length of the transaction that recorded it.
 const SURELY_HANDED_OUT_AFTER: Duration = Duration::from_secs(60);
 
 /// A message that was rejected and stays in the queue, at the head of its group.
@@ -26,11 +26,11 @@ struct Head {
 /// Until when SQS does not hand out a message.
 #[derive(Clone, Copy)]
 enum HiddenUntil {
-    /// It is about to be left to the queue, at the end of the transaction.
+    /// The end of the transaction will leave it to the queue.
     Held(Receipt),
-    /// As long as the I/O thread says, which has left it or will when the transaction commits.
+    /// Until the time that the I/O thread knows, which has left it or will when the transaction commits.
     Left(Receipt),
-    /// As long as whoever rejected it has recorded.
+    /// Until the time that the session that rejected it recorded.
     At(Instant),
 }
 
@@ -41,7 +41,7 @@ impl HiddenUntil {
             HiddenUntil::At(end) => end <= time,
             HiddenUntil::Held(_) => false,
             HiddenUntil::Left(receipt) if receipts::is_undecided(receipt) => false,
-            HiddenUntil::Left(receipt) => match io::hidden_until(receipt) {
+            HiddenUntil::Left(receipt) => match io_thread::hidden_until(receipt) {
                 Hidden::Pending => false,
                 Hidden::Until(end) => end <= time,
                 Hidden::Unknown => true,
@@ -50,10 +50,10 @@ impl HiddenUntil {
     }
 }
 
-/// What a message of a group is to the rejected message that the group may be waiting for.
+/// How a message relates to the rejected message that its group may be waiting for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Turn {
-    /// The group waits for no message, or for this one.
+    /// The group waits for nothing, or for this message.
     Its,
     /// The group waits for another one, which is still hidden.
     NotYet,
@@ -90,8 +90,8 @@ impl BlockedGroups {
         self.0.insert(group, Head { message_id, hidden });
     }
 
-    /// Whether it is the turn of a message of `group`, in the order in which SQS hands them out. What was taken from the
-    /// channel before the rejected message came back says nothing of that.
+    /// Whether it is the turn of a message of `group`, in the order in which SQS hands them out. A message that was
+    /// taken from the channel before the rejected message became visible says nothing about that.
     pub fn turn_of(&self, group: &str, message_id: &str, taken_at: Instant) -> Turn {
         match self.0.get(group) {
             None => Turn::Its,
@@ -108,12 +108,12 @@ impl BlockedGroups {
             .is_some_and(|head| *head.message_id == *message_id)
     }
 
-    /// The group waits no more.
+    /// The group no longer waits.
     pub fn unblock(&mut self, group: &str) {
         self.0.remove(group);
     }
 
-    /// The queue has nothing to hand out: what was rejected, and has not been hidden for a while, is gone from it.
+    /// The queue has nothing to hand out: a rejected message that has not been hidden for a while is gone from it.
     /// Returns the groups that waited for it.
     pub fn queue_is_empty(&mut self) -> Vec<Arc<str>> {
         let Some(a_while_ago) = Instant::now().checked_sub(SURELY_HANDED_OUT_AFTER) else {

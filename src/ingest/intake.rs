@@ -12,13 +12,13 @@ use super::reader::{Content, Reader};
 use super::receipts;
 use super::source::Source;
 use crate::errors::Failure;
-use crate::io;
-use crate::pg::{latch, sigterm, worker};
+use crate::io_thread;
+use crate::pg::{background_worker, latch, sigterm};
 use crate::stat::QueueStat;
 
-/// Messages on their way to become rows.
+/// Messages on their way to becoming rows.
 pub struct Intake {
-    /// The last one is that of the current settings. Others were before it, and bring what they had begun to receive.
+    /// The last one has the current settings. The others came before it, and deliver what they had begun to receive.
     inlets: Vec<Inlet<Content>>,
     reader: SharedReader,
     waiting: VecDeque<Message>,
@@ -45,7 +45,7 @@ impl Intake {
         Ok(intake)
     }
 
-    /// Receives from `source`, and in this way, from now on. What is being received otherwise still comes.
+    /// Receives from `source`, in this way, from now on. Receives already in flight are still delivered.
     ///
     /// # Errors
     /// [`Failure::NoIoThread`].
@@ -56,39 +56,40 @@ impl Intake {
 
     fn receive(&mut self, source: &Source, how: Receive) -> Result<(), Failure> {
         let reader = self.reader.clone();
-        let inlet =
-            io::with(|io| io.receive(source.queue(), how, move |body| reader.lock().read(body)))?;
+        let inlet = io_thread::with(|io| {
+            io.receive(source.queue(), how, move |body| reader.lock().read(body))
+        })?;
         self.inlets.push(inlet);
         Ok(())
     }
 
-    /// Reads like this whatever is received from now on, whenever it was asked for.
+    /// Reads with this reader whatever arrives from now on, even if it was requested earlier.
     pub fn read_with(&self, reader: Reader) {
         *self.reader.lock() = reader;
     }
 
-    /// Asks for no more. What is being received still comes, then [`ended`](Intake::ended) says so.
+    /// Stops receiving. Receives in flight are still delivered, then [`ended`](Intake::ended) returns true.
     pub fn wind_down(&self) {
         self.inlets.iter().for_each(Inlet::wind_down);
     }
 
-    /// Whether messages may come within moments, if the queue has any.
+    /// Whether messages are likely to arrive soon, if the queue has any.
     pub fn is_about_to_receive(&self) -> bool {
         self.inlets.iter().any(Inlet::polls_about_to_answer)
     }
 
-    /// Whether from now on [`fill`](Intake::fill) returns when the configuration is to be read again or the process is to
-    /// end. Only for a process that does that: in a session both wait for the end of the statement.
+    /// Whether from now on [`fill`](Intake::fill) returns when the configuration is to be read again or the process
+    /// is to end. Only for a process that does that: in a session both wait for the end of the statement.
     pub fn heed_signals(&mut self, heeds: bool) {
         self.heeds_signals = heeds;
     }
 
-    /// What receiving without an end is struggling with now.
+    /// The error that an endless receive is retrying, if any.
     pub fn trouble(&self) -> Option<queue::Error> {
         self.inlets.last()?.trouble()
     }
 
-    /// Waits until `enough` messages are here, `until` has come, or no more will come; interrupts are handled
+    /// Waits until `enough` messages are here, `until` is reached, or no more will arrive; interrupts are handled
     /// meanwhile. What is here can then be [taken](Intake::take).
     ///
     /// # Errors
@@ -96,7 +97,7 @@ impl Intake {
     pub fn fill(&mut self, enough: usize, until: Option<Instant>) -> Result<(), queue::Error> {
         check_for_interrupts!();
         while !self.inlets.is_empty() && self.waiting.len() < enough {
-            let fd = match io::with(|io| {
+            let fd = match io_thread::with(|io| {
                 io.acknowledge();
                 io.fd()
             }) {
@@ -128,18 +129,18 @@ impl Intake {
         taken.extend(self.waiting.drain(..count));
     }
 
-    /// Whether nothing is here to be taken.
+    /// Whether there is nothing to take.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Whether no more will come: the limit is reached, a poll came back empty, or it was wound down.
+    /// Whether no more will arrive: the limit is reached, a poll came back empty, or receiving was stopped.
     pub fn ended(&self) -> bool {
         self.inlets.is_empty() && self.waiting.is_empty()
     }
 
     fn is_called_away(&self) -> bool {
-        self.heeds_signals && (worker::is_reload_asked() || sigterm::is_end_requested())
+        self.heeds_signals && (background_worker::is_reload_asked() || sigterm::is_end_requested())
     }
 
     /// Whether the queue had nothing more to hand out.
@@ -147,7 +148,7 @@ impl Intake {
         self.queue_empty
     }
 
-    /// Collects what is there. False: nothing more is there now, and there was not enough.
+    /// Collects what has arrived. Returns false if that was not enough and there is nothing more yet.
     fn collect(&mut self, enough: usize) -> Result<bool, queue::Error> {
         let mut at = 0;
         while self.waiting.len() < enough {
@@ -168,7 +169,7 @@ impl Intake {
                 Next::Failed(error) if is_last || error.kind == ErrorKind::Internal => {
                     return Err(error);
                 }
-                // It is of settings that do not count any more.
+                // It has settings that no longer apply.
                 Next::Failed(_) => {}
             }
         }
@@ -176,7 +177,7 @@ impl Intake {
     }
 }
 
-/// What the I/O thread reads bodies with, and that can be replaced meanwhile.
+/// The reader that the I/O thread uses; it can be replaced while messages are received.
 #[derive(Clone)]
 struct SharedReader(Arc<Mutex<Reader>>);
 

@@ -12,6 +12,7 @@ use super::message::Row;
 use super::ring::Ring;
 use crate::own_tables::OwnTable;
 use crate::pg::array::{self, rows_of};
+use crate::pg::or_raise::OrRaise;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::subtransaction::attempt_to_keep;
 use crate::pg::{clock, relation};
@@ -38,11 +39,11 @@ impl Key {
 pub enum Patience {
     /// Until it ends: then the message is a duplicate, or ours.
     UntilItEnds,
-    /// Hardly at all, which fails with 55P03.
+    /// Hardly at all: the statement then fails with 55P03.
     Hurried,
 }
 
-/// In a hurry, others are not waited for: but for those who make the table larger at this moment.
+/// The lock timeout of a hurried entry: long enough only for a session that is extending the table at that moment.
 const HARDLY_AT_ALL: Duration = Duration::from_millis(10);
 
 /// The statement that enters messages in the ledger, prepared.
@@ -76,7 +77,7 @@ impl Ledger {
     /// Prepares the statement for the ledger `table`.
     ///
     /// # Errors
-    /// As SPI has them.
+    /// Those of SPI.
     pub fn prepare(table: &OwnTable) -> SpiResult<Ledger> {
         let insert = format!(
             "INSERT INTO {} (sent_at, message_id) \
@@ -102,7 +103,7 @@ impl Ledger {
         })
     }
 
-    /// Enters `keys`, in ascending order and each once, except those that are there already; says which were not.
+    /// Enters `keys`, in ascending order and each once, except those that are there already; returns which were new.
     ///
     /// The order makes concurrent sessions wait for each other in one direction only, within one chunk. An error that
     /// [`is_contention`](crate::pg::error::Caught::is_contention) means that another session holds some of them.
@@ -137,7 +138,7 @@ impl Ledger {
                 Patience::UntilItEnds => enter(),
                 Patience::Hurried => with_lock_timeout(HARDLY_AT_ALL, enter),
             };
-            let entered = entered.unwrap_or_else(|error| pgrx::error!("{error}"));
+            let entered = entered.or_raise();
             if entered.len() == keys.len() {
                 New::All
             } else {
@@ -146,9 +147,9 @@ impl Ledger {
         })
     }
 
-    /// Which of `keys` are there.
+    /// Which of `keys` are in the ledger.
     pub fn known(&self, keys: &[Key]) -> HashSet<Key> {
-        // With OFFSET 0 each is looked up by itself, in the primary keys, however many entries there are.
+        // OFFSET 0 makes the planner look up each key by itself, in the primary keys, however many entries there are.
         let sql = format!(
             "SELECT sent_at, message_id FROM {} AS wanted (sent_at, message_id) WHERE EXISTS ( \
                SELECT FROM {} AS entry WHERE entry.sent_at OPERATOR(pg_catalog.=) wanted.sent_at \
@@ -165,11 +166,11 @@ impl Ledger {
                 client.select(sql.as_str(), None, &arguments).map(keys_of)
             })
         });
-        found.unwrap_or_else(|error| pgrx::error!("{error}"))
+        found.or_raise()
     }
 
-    /// Takes the locks of the tables that entries for `keys` are written to. Whoever keeps those from being written at
-    /// all, as CREATE INDEX does, is waited for here, or fails the call: he holds none of the messages.
+    /// Takes the locks of the tables that entries for `keys` are written to. A session that keeps those from being
+    /// written at all, as CREATE INDEX does, is waited for here, or fails the call: it holds none of the messages.
     pub fn lock(&self, rows: &[&Row]) {
         match &self.ring {
             Some(ring) => {
@@ -180,7 +181,7 @@ impl Ledger {
         }
     }
 
-    /// Has statements run that write entries for `keys`.
+    /// Runs statements that write entries for `keys`.
     fn write<R>(&self, keys: &[Key], work: impl FnOnce() -> R) -> R {
         match &self.ring {
             Some(ring) => self.table.write_partitions(&ring.leaves_of(keys), work),

@@ -26,7 +26,7 @@ const MICROSECONDS_FROM_1970_TO_2000: i64 = 946_684_800_000_000;
 
 /// A message that was received.
 pub struct Message {
-    /// The right to delete it.
+    /// Its receipt.
     pub receipt: Receipt,
     /// Its id: as SQS wrote it, if it can be one.
     pub id: Box<str>,
@@ -34,12 +34,12 @@ pub struct Message {
     pub group: Option<Arc<str>>,
     /// When it was taken from the channel.
     pub taken_at: Instant,
-    /// What becomes of it.
+    /// Its row, or why it cannot have one.
     pub content: Result<Row, Rejected>,
 }
 
-/// Messages taken from the channel. Those whose fate is not [decided](Taken::decided) when it is dropped, as on the
-/// way of an error, are released.
+/// Messages taken from the channel. Those whose fate is not [decided](Taken::decided) when it is dropped, as when an
+/// error propagates, are released.
 #[derive(Default)]
 pub struct Taken(Vec<Message>);
 
@@ -49,7 +49,7 @@ impl Taken {
         &self.0
     }
 
-    /// Adds messages that came later.
+    /// Adds messages that arrived later.
     pub fn extend(&mut self, messages: impl Iterator<Item = Message>) {
         self.0.extend(messages);
     }
@@ -64,7 +64,7 @@ impl Taken {
         }
     }
 
-    /// The transaction that they were written in will decide, or has.
+    /// The transaction that they were written in decides what becomes of them, or already has.
     pub fn decided(mut self) {
         self.0.clear();
     }
@@ -80,7 +80,7 @@ impl Drop for Taken {
 pub struct Row {
     /// Its place in the ledger.
     pub key: Key,
-    /// What it says.
+    /// The decoded login.
     pub login: MaskedLogin,
     /// What is kept of what was masked.
     pub originals: Originals,

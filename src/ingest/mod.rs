@@ -1,7 +1,7 @@
 //! The one loop behind every way to ingest: channel → ledger → `user_logins` → commit → delete.
 //!
 //! [`Intake`] is the end of the channel that the backend holds; it outlives transactions. [`Writer`] turns messages
-//! into rows inside the current transaction. [`receipts`] sees to it that only what commits is deleted.
+//! into rows inside the current transaction. [`receipts`] ensures that only what commits is deleted.
 
 mod groups;
 mod intake;

@@ -15,12 +15,12 @@ use super::source::Source;
 use super::statements::Statements;
 use super::target::Target;
 use crate::errors::Failure;
-use crate::io;
+use crate::io_thread;
 use crate::pg::error::{Caught, Fault};
 use crate::pg::latch;
 use crate::pg::subtransaction::attempt_to_keep;
 
-/// How long a message stays hidden if this server dies meanwhile. Extended as long as it is looked at.
+/// How long a message stays hidden if this server dies. It is extended while the message is being looked at.
 const VISIBILITY: Duration = Duration::from_secs(5);
 
 /// SQS' shortest poll that asks all of its servers.
@@ -28,9 +28,9 @@ const WAIT: Duration = Duration::from_secs(1);
 
 /// A message, and what an ingest would make of it.
 pub struct Peeked {
-    /// The message; its row, or why it can be none.
+    /// The message, with its row or why it cannot have one.
     pub message: Message,
-    /// When it was sent: microseconds since 2000-01-01 UTC, if it says so.
+    /// When it was sent, in microseconds since 2000-01-01 UTC, if known.
     pub sent_at: Option<i64>,
     /// How often it has been received, this time included.
     pub receive_count: u32,
@@ -42,7 +42,7 @@ pub struct Peeked {
     pub refused: Option<Rejected>,
 }
 
-/// How long the queue may take to tell its redrive policy.
+/// How long the queue may take to return its redrive policy.
 const ATTRIBUTES_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long to wait for the redrive policy, once the messages are there.
@@ -52,12 +52,12 @@ const ATTRIBUTES_WITHIN: Duration = Duration::from_secs(2);
 pub struct Peek {
     /// The messages, in the order in which they came.
     pub messages: Vec<Peeked>,
-    /// A message that was received so often goes to the dead-letter queue instead of being received once more. `None`:
-    /// there is no redrive policy, or the queue may not be asked for it.
+    /// A message that was received this many times goes to the dead-letter queue instead of being received again.
+    /// `None`: there is no redrive policy, or the queue may not be asked for it.
     pub max_receive_count: Option<u32>,
 }
 
-/// What becomes of a body, and how long it was.
+/// What a body was read to, and its length.
 type Measured = (usize, Content);
 
 /// Looks at up to `limit` messages. They are in the queue again when this returns, or fails.
@@ -68,7 +68,7 @@ type Measured = (usize, Content);
 /// # Errors
 /// What the queue said; [`Failure::NoPartition`], as an ingest would.
 pub fn peek(source: &Source, target: &Target, limit: u64) -> Result<Peek, Failure> {
-    let asked = io::with(|io| io.describe(source.queue(), ATTRIBUTES_LIMIT))?;
+    let asked = io_thread::with(|io| io.describe(source.queue(), ATTRIBUTES_LIMIT))?;
     let mut held = Held(Vec::new());
     let mut messages = receive(source, limit, &mut held)?;
     judge_all(&mut messages, target)?;
@@ -85,7 +85,7 @@ pub fn peek(source: &Source, target: &Target, limit: u64) -> Result<Peek, Failur
 }
 
 fn max_receive_count(asked: Pending<Result<Description, queue::Error>>) -> Option<u32> {
-    let answer = io::answers(vec![asked], ATTRIBUTES_WITHIN).pop()??;
+    let answer = io_thread::answers(vec![asked], ATTRIBUTES_WITHIN).pop()??;
     Some(answer.ok()?.attributes.redrive?.max_receive_count)
 }
 
@@ -120,11 +120,12 @@ fn receive(source: &Source, limit: u64, held: &mut Held) -> Result<Vec<Peeked>, 
     };
     let reader = source.reader_without_originals();
     let measure = move |body: &str| (body.len(), reader.read(body));
-    let (mut inlet, fd) = io::with(|io| (io.receive(source.queue(), how, measure), io.fd()))?;
+    let (mut inlet, fd) =
+        io_thread::with(|io| (io.receive(source.queue(), how, measure), io.fd()))?;
     let mut peeked = Vec::new();
     loop {
         check_for_interrupts!();
-        io::if_started(|io| io.acknowledge());
+        io_thread::if_started(|io| io.acknowledge());
         if take_all(&mut inlet, held, &mut peeked).map_err(|error| source.failure(error))? {
             return Ok(peeked);
         }
@@ -132,7 +133,7 @@ fn receive(source: &Source, limit: u64, held: &mut Held) -> Result<Vec<Peeked>, 
     }
 }
 
-/// Takes what is there; whether it was the last.
+/// Takes what is there; returns whether that was the last.
 fn take_all(
     inlet: &mut Inlet<Measured>,
     held: &mut Held,

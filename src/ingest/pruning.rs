@@ -9,6 +9,7 @@ use pgrx::spi::SpiResult;
 use super::ring::{Counting, Ring};
 use super::{queue_record, rejections};
 use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED};
+use crate::pg::or_raise::OrRaise;
 use crate::pg::subtransaction::attempt;
 use crate::pg::{clock, relation, transaction};
 use crate::report;
@@ -19,7 +20,7 @@ use crate::vault;
 const FEW: i64 = 1_000;
 
 /// Prunes what is older than `bound`, or than what the queues can still hand out: the ledger by its leaves, or at most
-/// `most` entries of one that somebody has replaced by another table of this server, and at most `most` rejections.
+/// `most` entries of one that was replaced by another table of this server, and at most `most` rejections.
 /// Nothing where the extension is not installed. Returns how many entries of the ledger, as far as it counts them.
 pub fn prune(bound: Duration, most: i64, counting: Counting) -> i64 {
     let (Ok(ledger), Ok(rejected), Ok(queues)) = (
@@ -53,7 +54,7 @@ pub fn retention(bound: Duration) -> Duration {
     }
 }
 
-/// A ledger that is spread over other servers may be fed by them, too, and what they know of queues is not known here.
+/// Other servers may feed a ledger that is spread over them, from queues that are not known here.
 fn retention_of(ledger: &OwnTable, queues: &OwnTable, bound: Duration) -> Duration {
     if ledger.is_elsewhere() || relation::shards(ledger.oid()) > 0 {
         return bound;
@@ -61,8 +62,8 @@ fn retention_of(ledger: &OwnTable, queues: &OwnTable, bound: Duration) -> Durati
     queue_record::needed_retention(queues, bound)
 }
 
-/// Prunes, once a day in a session that ingests: where there is no launcher, nobody else may come by. Not in a
-/// transaction block, which may stay open, and others would wait for the leaf that was truncated.
+/// Prunes, once a day in a session that ingests: without a launcher, nothing else may do it. Not in a
+/// transaction block, which may stay open while others wait for the truncated leaf.
 pub fn prune_daily(retention: Duration) {
     thread_local! {
         static LAST_DAY: Cell<Option<i32>> = const { Cell::new(None) };
@@ -99,6 +100,6 @@ fn delete_entries(ledger: &OwnTable, retention: Duration, most: i64) -> i64 {
     let deleted: SpiResult<usize> = ledger.write(|| {
         Spi::connect_mut(|client| Ok(client.update(sql.as_str(), None, &arguments)?.len()))
     });
-    let deleted = deleted.unwrap_or_else(|error| pgrx::error!("{error}"));
+    let deleted = deleted.or_raise();
     i64::try_from(deleted).unwrap_or(i64::MAX)
 }

@@ -1,9 +1,9 @@
 //! Which queues feed the ledger, and for how long each may hand a message out again: `sqs_queue`.
 //!
-//! The ledger has to remember a message for as long as its queue may redeliver it. Whoever ingests records the queue,
-//! once a day, in the same transaction as its entries; whoever may ask the queue for its retention period records the
-//! answer. Rows are only ever inserted, each under a key of its own, so that nobody waits for the transaction of
-//! somebody else.
+//! The ledger has to remember a message for as long as its queue may redeliver it. A session that ingests
+//! records the queue, once a day, in the same transaction as its entries; one that may ask the queue for its retention
+//! period records the answer. Rows are only ever inserted, each under a key of its own, so that no session waits for
+//! the transaction of another.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use pgrx::spi::SpiResult;
 use crate::own_tables::OwnTable;
 use crate::pg::clock;
 use crate::pg::datum::timestamp;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::query;
 
 /// A queue counts for as long after it was last recorded as the ledger can remember, and the day for which it is
@@ -37,7 +38,7 @@ pub fn note_ingest(table: &OwnTable, queue_url: &str) {
         let insert = format!("INSERT INTO {} (queue_url) VALUES ($1)", table.name());
         table.write(|| Spi::run_with_args(&insert, &[queue_url.into()]))
     });
-    noted.unwrap_or_else(|error| pgrx::error!("{error}"));
+    noted.or_raise();
 }
 
 fn is_noted(table: &OwnTable, queue_url: &str) -> SpiResult<bool> {
@@ -55,7 +56,7 @@ fn start_of_today() -> Option<TimestampWithTimeZone> {
     timestamp(clock::start_of_day(clock::day_of(clock::now())))
 }
 
-/// Records that `queue_url`, and the dead-letter queue that its messages may go to, keep messages for so long.
+/// Records that `queue_url`, and the dead-letter queue that its messages may go to, keep messages for this long.
 pub fn note_retention(table: &OwnTable, queue_url: &str, retention: Duration) {
     let name = table.name();
     let sql = format!(
@@ -73,7 +74,7 @@ pub fn note_retention(table: &OwnTable, queue_url: &str, retention: Duration) {
     ];
     table
         .write(|| Spi::run_with_args(&sql, &arguments))
-        .unwrap_or_else(|error| pgrx::error!("{error}"));
+        .or_raise();
 }
 
 /// For how long the ledger has to remember a message, by what the queues that feed it have answered: at most `bound`,
@@ -100,14 +101,14 @@ pub fn needed_retention(table: &OwnTable, bound: Duration) -> Duration {
         DAYS_THAT_COUNT.into(),
     ];
     let needed: SpiResult<Option<f64>> = table.read(|| query::one(&sql, &arguments));
-    let needed = needed.unwrap_or_else(|error| pgrx::error!("{error}"));
-    // Without a row it is not known who fed the ledger.
+    let needed = needed.or_raise();
+    // Without a row it is not known which queues fed the ledger.
     needed
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .map_or(bound, |needed| needed.min(bound))
 }
 
-/// Deletes what does not count any more.
+/// Deletes what no longer counts.
 pub fn prune(table: &OwnTable) {
     let sql = format!(
         "DELETE FROM {} WHERE recorded OPERATOR(pg_catalog.<) \
@@ -116,5 +117,5 @@ pub fn prune(table: &OwnTable) {
     );
     table
         .write(|| Spi::run_with_args(&sql, &[DAYS_THAT_COUNT.into()]))
-        .unwrap_or_else(|error| pgrx::error!("{error}"));
+        .or_raise();
 }

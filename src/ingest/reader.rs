@@ -15,14 +15,14 @@ pub type Content = Result<Login, Rejection>;
 
 /// A login as it leaves the I/O thread.
 pub struct Login {
-    /// What it says.
+    /// The masked login.
     pub masked: MaskedLogin,
     /// What is kept of what was masked.
     pub originals: Originals,
 }
 
 impl Reader {
-    /// One that keeps originals if it has a sealer.
+    /// A reader that keeps originals if it has a sealer.
     pub fn new(decoder: Decoder, sealer: Option<OriginalsSealer>) -> Reader {
         Reader { decoder, sealer }
     }
@@ -30,7 +30,7 @@ impl Reader {
     /// Reads one body.
     ///
     /// # Errors
-    /// Why it is no login that can be stored.
+    /// Why it is not a login that can be stored.
     pub fn read(&self, body: &str) -> Content {
         let (masked, originals) = match &self.sealer {
             None => (self.decoder.decode(body), Originals::NotKept),

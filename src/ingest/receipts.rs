@@ -7,10 +7,10 @@ use pgrx::pg_sys::panic::ErrorReport;
 use queue::{Fate, Receipt};
 
 use crate::errors::Failure;
-use crate::io;
+use crate::io_thread;
 use crate::pg::replication;
 use crate::pg::subtransaction::ByLevel;
-use crate::pg::transaction::{self, INDIFFERENT, Listener};
+use crate::pg::transaction::{self, Listener};
 
 static LISTENER: Listener = Listener {
     committed,
@@ -18,14 +18,14 @@ static LISTENER: Listener = Listener {
     preparing,
     subtransaction_committed,
     subtransaction_aborted,
-    ..INDIFFERENT
+    ..Listener::NOOP
 };
 
 thread_local! {
     static PENDING: RefCell<ByLevel<Pending>> = const { RefCell::new(ByLevel::new()) };
 }
 
-/// Receipts that share what happens to them.
+/// Receipts that share a fate.
 struct Pending {
     at_commit: Fate,
     at_abort: AtAbort,
@@ -37,7 +37,7 @@ struct Pending {
 pub enum AtAbort {
     /// They are visible in the queue again at once.
     Release,
-    /// Whoever wrote them still has them and will write them again.
+    /// The caller still has them and will write them again.
     Keep,
 }
 
@@ -72,7 +72,7 @@ pub fn is_undecided(receipt: Receipt) -> bool {
 /// Gives messages back to the queue at once.
 pub fn release(receipts: Vec<Receipt>) {
     if !receipts.is_empty() {
-        io::if_started(|io| io.settle(receipts, Fate::Release));
+        io_thread::if_started(|io| io.settle(receipts, Fate::Release));
     }
 }
 
@@ -88,7 +88,7 @@ fn committed() {
             Fate::Delete if !is_confirmed => Fate::Leave,
             fate => fate,
         };
-        io::if_started(|io| io.settle(pending.receipts, fate));
+        io_thread::if_started(|io| io.settle(pending.receipts, fate));
     }
 }
 

@@ -11,12 +11,12 @@ pub struct Rejected {
     pub reason: String,
     /// The SQLSTATE that Postgres uses for the same problem.
     pub sqlstate: String,
-    /// Its body is a login: somebody may yet want it.
+    /// Its body is a login, so it may still be wanted.
     pub is_login: bool,
 }
 
 impl Rejected {
-    /// SQS sends `SentTimestamp` with every message; a server that does not is none that we can keep a ledger for.
+    /// SQS sends `SentTimestamp` with every message; the ledger does not work with a server that does not.
     pub fn no_time_of_sending() -> Rejected {
         Rejected {
             reason: "the message carries no SentTimestamp".to_owned(),
@@ -43,7 +43,7 @@ impl Rejected {
     }
 }
 
-/// A trigger may say anything in its error, and may say it to everybody who can read `sqs_rejected`.
+/// A trigger's error may contain anything, and everybody who can read `sqs_rejected` may see it.
 fn quotes_a_value(message: &str, login: &MaskedLogin) -> bool {
     [
         Some(login.user_id()),

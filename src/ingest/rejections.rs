@@ -10,6 +10,7 @@ use pgrx::spi::SpiResult;
 use super::rejection::Rejected;
 use crate::own_tables::OwnTable;
 use crate::pg::array::{self, rows_of};
+use crate::pg::or_raise::OrRaise;
 
 /// The rejections of one chunk, each message once, in the order of their ids, so that concurrent sessions write
 /// them in the same order.
@@ -21,7 +22,7 @@ pub struct Rejections {
 /// A message that was rejected.
 struct Entry {
     rejected: Rejected,
-    /// How many times it came.
+    /// How many times it was received.
     times: i64,
     stays: Stays,
 }
@@ -33,7 +34,7 @@ pub enum Stays {
     No,
     /// It comes back after its visibility timeout.
     For(Duration),
-    /// The same, and its group waits for it until then.
+    /// It comes back, and its group waits for it until then.
     AtTheHeadOf(Arc<str>, Duration),
 }
 
@@ -105,7 +106,7 @@ impl Rejections {
             table.write(|| client.update(sql.as_str(), None, &arguments))?;
             Ok(())
         });
-        recorded.unwrap_or_else(|error| pgrx::error!("{error}"));
+        recorded.or_raise();
     }
 }
 
@@ -119,7 +120,7 @@ pub struct Awaited {
     pub hidden_until: Instant,
 }
 
-/// The messages of the queue that groups may be waiting for, as whoever rejected them has recorded it.
+/// The messages of the queue that groups may be waiting for, as recorded by the sessions that rejected them.
 pub fn awaited(table: &OwnTable, queue_url: &str) -> Vec<Awaited> {
     let sql = format!(
         "SELECT message_group, message_id, \
@@ -141,10 +142,10 @@ pub fn awaited(table: &OwnTable, queue_url: &str) -> Vec<Awaited> {
             Ok(read.collect())
         })
     });
-    found.unwrap_or_else(|error| pgrx::error!("{error}"))
+    found.or_raise()
 }
 
-/// So many seconds from now, or before now: as far back as this machine has run, at most.
+/// `seconds` from now, or before now if negative: at most as far back as this machine has been running.
 fn from_now(seconds: f64) -> Instant {
     let now = Instant::now();
     let distance = Duration::try_from_secs_f64(seconds.abs()).unwrap_or_default();
@@ -156,7 +157,7 @@ fn from_now(seconds: f64) -> Instant {
     then.unwrap_or(now)
 }
 
-/// Records that these groups wait for no message any more.
+/// Records that these groups no longer wait for a message.
 pub fn no_longer_awaited(table: &OwnTable, queue_url: &str, groups: &[Arc<str>]) {
     if groups.is_empty() {
         return;
@@ -169,7 +170,7 @@ pub fn no_longer_awaited(table: &OwnTable, queue_url: &str, groups: &[Arc<str>])
     let groups = array::text(groups.iter().map(|group| Some(&**group)));
     table
         .write(|| Spi::run_with_args(&sql, &[queue_url.into(), groups]))
-        .unwrap_or_else(|error| pgrx::error!("{error}"));
+        .or_raise();
 }
 
 /// Deletes the record of at most `most` messages that were last seen longer than `retention` ago.
@@ -185,5 +186,5 @@ pub fn prune(table: &OwnTable, retention: Duration, most: i64) {
     let arguments = [retention.as_secs_f64().into(), most.into()];
     table
         .write(|| Spi::run_with_args(&sql, &arguments))
-        .unwrap_or_else(|error| pgrx::error!("{error}"));
+        .or_raise();
 }

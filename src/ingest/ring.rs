@@ -10,6 +10,7 @@ use pgrx::spi::SpiResult;
 
 use super::ledger::Key;
 use crate::own_tables::OwnTable;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::subtransaction::attempt_to_keep;
 use crate::pg::{clock, relation};
@@ -17,7 +18,7 @@ use crate::pg::{clock, relation};
 /// How many leaves there are. A power of two, so that the table's partition key is a mask.
 const LEAVES: usize = 32;
 
-/// Whoever inserts into an expired leaf, which only a very late redelivery does, waits for no longer than this.
+/// An insert into an expired leaf, which only a very late redelivery does, waits no longer than this.
 const TRUNCATE_WITHIN: Duration = Duration::from_millis(10);
 
 /// Whether to count what is pruned.
@@ -31,7 +32,7 @@ pub enum Counting {
 pub struct Ring([Oid; LEAVES]);
 
 impl Ring {
-    /// The leaves of `ledger`; none where somebody has replaced it by a table of another kind.
+    /// The leaves of `ledger`; none if it was replaced by a table of another kind.
     pub fn of(ledger: &OwnTable) -> Option<Ring> {
         let partitions = relation::partitions(ledger.oid());
         if partitions.len() != LEAVES {
@@ -94,14 +95,14 @@ fn last_day_of(place: usize, latest: i32) -> i32 {
     latest - since as i32
 }
 
-/// Even to look at a leaf has to wait for whoever is truncating it.
+/// Even looking at a leaf has to wait for a session that is truncating it.
 fn truncate_if_expired(
     ledger: &OwnTable,
     leaf: Oid,
     oldest_kept: &impl Fn() -> i64,
     counting: Counting,
 ) -> i64 {
-    // A lock that was of no use is given back.
+    // Releases a lock that was of no use.
     let truncated = attempt_to_keep(
         || {
             with_lock_timeout(TRUNCATE_WITHIN, || {
@@ -109,10 +110,7 @@ fn truncate_if_expired(
                     return None;
                 }
                 let leaf = ledger.partition(leaf);
-                leaf.write(|| {
-                    truncate_older_than(leaf.name(), oldest_kept, counting)
-                        .unwrap_or_else(|error| pgrx::error!("{error}"))
-                })
+                leaf.write(|| truncate_older_than(leaf.name(), oldest_kept, counting).or_raise())
             })
         },
         Option::is_some,
@@ -131,7 +129,8 @@ fn truncate_older_than(
     counting: Counting,
 ) -> SpiResult<Option<i64>> {
     let is_expired = || -> SpiResult<bool> {
-        // Read from the right end of the primary key. What a clock far ahead of ours has sent would stay for ever.
+        // Read from the right end of the primary key. Entries sent by a clock far ahead of ours would otherwise stay
+        // for ever.
         let youngest: Option<TimestampWithTimeZone> = Spi::get_one(&format!(
             "SELECT pg_catalog.max(sent_at) FROM {name} WHERE sent_at OPERATOR(pg_catalog.<) \
                (pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => 2))"

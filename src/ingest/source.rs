@@ -23,7 +23,7 @@ pub struct Source {
     visibility: Duration,
 }
 
-/// What the settings say of a source.
+/// The settings of a source.
 #[derive(PartialEq, Eq)]
 struct Terms {
     endpoint: Option<String>,
@@ -34,10 +34,10 @@ struct Terms {
 }
 
 impl Source {
-    /// Reads and checks all that a call says of its source; nothing is sent yet.
+    /// Reads and checks everything about the source of a call, without sending anything.
     ///
     /// # Errors
-    /// A URL that is none or is not allowed, an endpoint, a mask key or a file of recipients that cannot be used.
+    /// A URL that is invalid or not allowed, or an endpoint, mask key or recipients file that cannot be used.
     pub fn new(queue_url: &str) -> Result<Source, Failure> {
         let (queue, stat) = allowed_queue(queue_url)?;
         Ok(Source {
@@ -63,8 +63,8 @@ impl Source {
         self.queue.url().as_str() == other.queue.url().as_str() && place(self) == place(other)
     }
 
-    /// This source, with the queue and the counts of `other` where it is the same queue: whoever receives from it already
-    /// goes on with those.
+    /// This source, with the queue and the counts of `other` if it is the same queue, so that a receiver that is
+    /// already running continues with those.
     pub fn sharing(self, other: &Source) -> Source {
         if self.is_same_queue(other) {
             Source {
@@ -82,7 +82,7 @@ impl Source {
         &self.queue
     }
 
-    /// What is counted of it.
+    /// Its statistics.
     pub fn stat(&self) -> &QueueStat {
         &self.stat
     }
@@ -92,13 +92,13 @@ impl Source {
         self.terms.recipients.is_some()
     }
 
-    /// What reads its messages.
+    /// A reader for its messages.
     pub fn reader(&self) -> Reader {
         let sealer = self.terms.recipients.as_ref().map(OriginalsSealer::new);
         Reader::new(self.decoder(), sealer)
     }
 
-    /// What reads messages that are only looked at.
+    /// A reader for messages that are only looked at.
     pub fn reader_without_originals(&self) -> Reader {
         Reader::new(self.decoder(), None)
     }
@@ -131,16 +131,16 @@ impl Source {
         self.visibility
     }
 
-    /// What to tell when `error` happened.
+    /// The failure to report for `error`.
     pub fn failure(&self, error: queue::Error) -> Failure {
         failure_of(&self.queue, error)
     }
 }
 
-/// The queue that a URL and the settings say, if it may be named, and what is counted of it.
+/// The queue that a URL and the settings specify, if it is allowed, and its statistics.
 ///
 /// # Errors
-/// A URL that is none or is not allowed, an endpoint that cannot be used.
+/// A URL that is invalid or not allowed, or an endpoint that cannot be used.
 pub fn allowed_queue(queue_url: &str) -> Result<(Queue, QueueStat), Failure> {
     let url = QueueUrl::parse(queue_url)?;
     check_allowed(&url)?;
@@ -154,7 +154,7 @@ pub fn allowed_queue(queue_url: &str) -> Result<(Queue, QueueStat), Failure> {
     Ok((queue, stat))
 }
 
-/// What to tell when a call to `queue` ended with `error`.
+/// The failure to report when a call to `queue` ended with `error`.
 pub fn failure_of(queue: &Queue, error: queue::Error) -> Failure {
     let url = queue.url();
     Failure::Sqs {

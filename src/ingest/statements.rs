@@ -13,6 +13,7 @@ use super::message::Row;
 use super::target::Target;
 use crate::pg::array::{self, rows_of};
 use crate::pg::error::{Caught, Fault};
+use crate::pg::or_raise::OrRaise;
 use crate::pg::subtransaction::attempt;
 
 thread_local! {
@@ -32,8 +33,8 @@ pub struct Statements {
 enum Form {
     /// All with one INSERT ... SELECT.
     Together,
-    /// The only one with INSERT ... VALUES, which a distributed table sends to the node of that row, and tells of an error
-    /// as that node raised it.
+    /// A single row with INSERT ... VALUES, which a distributed table sends to the node of that row, and which
+    /// reports an error as that node raised it.
     Alone,
 }
 
@@ -52,8 +53,7 @@ impl Statements {
         if let Some(last) = last.filter(|last| last.target == *target) {
             return last;
         }
-        let fresh =
-            Rc::new(Statements::prepare(target).unwrap_or_else(|error| pgrx::error!("{error}")));
+        let fresh = Rc::new(Statements::prepare(target).or_raise());
         PREPARED.set(Some(fresh.clone()));
         fresh
     }
@@ -143,7 +143,7 @@ impl Statements {
         })
     }
 
-    /// Reaches the tables without writing anything: where they are on another server, an error tells that it is down.
+    /// Reaches the tables without writing anything: if they are on another server that is down, this raises an error.
     pub fn touch(&self) {
         self.ledger.enter(&[], Patience::UntilItEnds);
         self.insert_logins(Form::Together, &[]);
@@ -182,9 +182,7 @@ impl Statements {
                 Form::Together => &self.user_logins,
                 Form::Alone => &self.one_login,
             };
-            client
-                .update(statement, None, &arguments)
-                .unwrap_or_else(|error| pgrx::error!("{error}"));
+            client.update(statement, None, &arguments).or_raise();
         });
     }
 }

@@ -25,7 +25,7 @@ impl Trial {
         }
     }
 
-    /// Has both halves of a part, which was tried and cannot be decided as a whole, tried on their own.
+    /// Splits a part that was tried and cannot be decided as a whole into halves, to be tried on their own.
     pub fn halve(&mut self, part: &[usize]) {
         let (first, second) = part.split_at(part.len() / 2);
         self.parts.push(second.to_vec());

@@ -29,12 +29,12 @@ use crate::settings::{self, RejectedMessages};
 use crate::stat::{QueueStat, Written};
 use crate::vault::{self, Originals};
 
-/// Rows refused one after the other that raise the suspicion that it is the table's fault, where it has taken none in this
-/// transaction, and where it has.
+/// How many consecutive refused rows suggest that the table is at fault: where it has taken none in this transaction,
+/// and where it has.
 const SUSPICIOUS: usize = 10;
 const SUSPICIOUS_AFTER_SOME: usize = 100;
 
-/// Rows from all over the chunk that are then tried on their own: if one of them is taken, it was not the table.
+/// Rows from all over the chunk that are then tried on their own: if the table takes one, it is not at fault.
 const PROBES: usize = 20;
 
 /// Messages of a chunk that are left to other sessions one by one; then the rest of what they hold is left at once.
@@ -111,8 +111,8 @@ impl Refusals {
 }
 
 impl Memory {
-    /// What others, or earlier calls, have recorded of the queue. To be asked before anything is received: it decides how
-    /// many messages a receive may ask for.
+    /// What others, or earlier calls, have recorded of the queue. Must be read before anything is received: it decides
+    /// how many messages a receive may ask for.
     pub fn recall(source: &Source, target: &Target) -> Memory {
         let mut memory = Memory::default();
         if source.queue().url().is_fifo() {
@@ -135,7 +135,7 @@ impl Memory {
     }
 
     /// While a group is blocked, one message at a time is received: what is behind the rejected message would be
-    /// received with it, and count as received so often, until both were moved to the dead-letter queue.
+    /// received with it, and their receive counts would rise with it until they went to the dead-letter queue too.
     fn receive_singly_while_blocked(&self, stat: &QueueStat, visibility: Duration) {
         stat.receive_singly(!self.blocked.is_empty(), visibility);
     }
@@ -164,7 +164,7 @@ impl Writer {
         }
     }
 
-    /// Goes on where an earlier writer of the same queue ended.
+    /// Continues where an earlier writer of the same queue stopped.
     pub fn resume(self, memory: Memory) -> Writer {
         Writer { memory, ..self }
     }
@@ -179,7 +179,7 @@ impl Writer {
         self.chunk
     }
 
-    /// Goes on in another transaction.
+    /// Continues in a new transaction.
     pub fn begin_transaction(&mut self) {
         self.has_taken_some = false;
     }
@@ -193,8 +193,8 @@ impl Writer {
     ///
     /// # Errors
     /// [`Failure::NoPartition`] and [`Failure::AllRefused`]: `user_logins` is at fault, not the messages, and
-    /// [`Failure::CannotSeal`]: the server is. Any other error that is not a message's fault leaves as a Postgres error.
-    /// In either case the transaction must be rolled back.
+    /// [`Failure::CannotSeal`]: the server is. Any other error that is not a message's fault leaves as a Postgres
+    /// error. In either case the transaction must be rolled back.
     pub fn write(&mut self, messages: &[Message]) -> Result<(), Failure> {
         if messages.is_empty() {
             return Ok(());
@@ -226,14 +226,14 @@ impl Writer {
         }
     }
 
-    /// The queue has nothing more to hand out: groups need not wait for what is gone from it.
+    /// The queue has nothing more to hand out, so groups need not wait for what is gone from it.
     pub fn queue_is_empty(&mut self) {
         let free = self.memory.blocked.queue_is_empty();
         self.record_no_longer_awaited(&free);
         self.receive_singly_while_blocked();
     }
 
-    /// Unless another session is recording it, and waits for this one.
+    /// Gives up if another session is recording it, and waits for this one.
     fn record_no_longer_awaited(&self, groups: &[Arc<str>]) {
         if groups.is_empty() {
             return;
@@ -305,8 +305,8 @@ impl Writer {
     }
 
     /// Whether the table is at fault for the refusals so far: it is, if it takes none of those rows either that are
-    /// spread over the rest of the chunk; in a FIFO queue, where no row may overtake another of its group, of those that
-    /// are the first of theirs.
+    /// spread over the rest of the chunk; in a FIFO queue, where no row may overtake another of its group, of those
+    /// that are the first of theirs.
     fn probe(
         &mut self,
         trial: &mut Trial,
@@ -381,7 +381,7 @@ impl Writer {
             }
             Err(not_inserted) => match not_inserted.error.fault() {
                 Fault::Row => Ok(Outcome::Refused(Box::new(not_inserted.error))),
-                // Tried on its own, the row that it is about may tell more.
+                // The error may say more if the row is tried on its own.
                 Fault::Unclear if part.len() > 1 => {
                     Ok(Outcome::Refused(Box::new(not_inserted.error)))
                 }
@@ -398,7 +398,7 @@ impl Writer {
         chunk.done.extend(candidate.receipts());
         let message = candidate.message;
         if let Some(group) = &message.group {
-            // Whoever has rejected a message of the group knows that it is gone, or was this one.
+            // The session that rejected a message of the group knows that it is gone, or was this one.
             chunk.free_groups.insert(group.clone());
             if self.memory.blocked.is_blocked_by(group, &message.id) {
                 self.memory.blocked.unblock(group);
@@ -413,8 +413,8 @@ impl Writer {
         self.reject(chunk, culprit.message, &culprit.again, rejected);
     }
 
-    /// Leaves messages to other sessions that have them. If those roll back, SQS hands them out again: what is behind them
-    /// in their groups has to wait for that.
+    /// Leaves messages to other sessions that have them. If those roll back, SQS hands them out again: what is behind
+    /// them in their groups has to wait for that.
     fn leave_to_others(&mut self, part: &[usize], candidates: &[Candidate<'_>], chunk: &mut Chunk) {
         for &place in part {
             let Candidate { message, .. } = &candidates[place];
@@ -484,7 +484,7 @@ impl Writer {
     /// Records what was rejected, unless another session is recording some of it and waits for this one: then it is
     /// left to that.
     fn record(&mut self, chunk: &mut Chunk) {
-        // First, since a message further back in such a group may have been rejected now.
+        // First, since a message further back in such a group may just have been rejected.
         let free: Vec<Arc<str>> = chunk.free_groups.drain().collect();
         self.record_no_longer_awaited(&free);
         let (rejected, queue_url) = (&self.rejected, &self.queue_url);
@@ -525,7 +525,7 @@ impl Writer {
     }
 }
 
-/// A row goes in with what is kept of its originals, or not at all.
+/// A row is inserted together with its sealed originals, or not at all.
 fn check_sealed(messages: &[Message]) -> Result<(), Failure> {
     for message in messages {
         if let Ok(row) = &message.content
@@ -537,9 +537,9 @@ fn check_sealed(messages: &[Message]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What came of trying to insert some rows.
+/// The outcome of trying to insert some rows.
 enum Outcome {
-    /// They are rows now, or were before.
+    /// They are rows now, or already were.
     Decided { inserted: usize },
     /// Another session has entered some of them in the ledger, and waits for this one.
     Contended,
@@ -577,10 +577,10 @@ struct Chunk {
     rejected_to_leave: Vec<Receipt>,
     held_back: Vec<Receipt>,
     left_to_others: Vec<Receipt>,
-    /// Groups that wait for no message any more: a later one of theirs has become a row.
+    /// Groups that no longer wait: a later message of theirs has become a row.
     free_groups: HashSet<Arc<str>>,
-    /// Groups of which a message was refused, or left to another session. What comes behind it has to wait, what came
-    /// before has not.
+    /// Groups of which a message was refused, or left to another session. What comes after it has to wait, what came
+    /// before does not.
     refused_groups: HashSet<Arc<str>>,
 }
 

@@ -100,12 +100,12 @@ pub fn date<'a>(values: impl ExactSizeIterator<Item = i32>) -> DatumWithOid<'a> 
 
 /// The arrays that are these parameters, side by side as the columns of a table.
 ///
-/// `unnest` of several arrays can only be had by its bare name, which `search_path` would look up.
+/// `unnest` of several arrays is only available by its bare name, which would be looked up in `search_path`.
 pub fn rows_of(parameters: RangeInclusive<usize>) -> String {
     format!("ROWS FROM ({})", elements_of(parameters))
 }
 
-/// The same as the columns of a SELECT without FROM, which no table in between holds. Of arrays of one length only.
+/// The same as the columns of a SELECT without FROM, which is not materialised. The arrays must have one length.
 pub fn elements_of(parameters: RangeInclusive<usize>) -> String {
     let arrays: Vec<String> = parameters
         .map(|n| format!("pg_catalog.unnest(${n})"))

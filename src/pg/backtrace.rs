@@ -1,12 +1,12 @@
-//! Backtraces of Rust, which are of no use to users.
+//! Backtraces of Rust, which do not help users.
 
 use std::backtrace::Backtrace;
 use std::env;
 
-/// Which the standard library looks at before `RUST_BACKTRACE`.
+/// The standard library reads this before `RUST_BACKTRACE`.
 const VARIABLE: &str = "RUST_LIB_BACKTRACE";
 
-/// Has pgrx add no backtrace to the DETAIL of errors, whatever the server's environment says.
+/// Keeps pgrx from adding a backtrace to the DETAIL of errors, whatever the server's environment says.
 ///
 /// pgrx captures one for every error that passes through Rust where `RUST_BACKTRACE` is set, as it is on many a
 /// developer's machine. The standard library looks at the environment when the first one is captured, and never again.

@@ -9,7 +9,7 @@ const MICROSECONDS_A_DAY: i64 = 86_400_000_000;
 
 /// Microseconds since 2000-01-01 UTC, as a `timestamptz` has them, at this moment.
 pub fn now() -> i64 {
-    // SAFETY: the function takes nothing and calls nothing but gettimeofday.
+    // SAFETY: the function takes no arguments and only calls gettimeofday.
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 

@@ -1,4 +1,4 @@
-//! CONTEXT: what reports and log lines say of where something happened.
+//! CONTEXT: where something happened, in reports and log lines.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 

@@ -11,7 +11,7 @@ pub fn current() -> Option<Oid> {
     (database != pg_sys::InvalidOid).then_some(database)
 }
 
-/// Whether there is such a database; `None` outside of a transaction, where that cannot be known.
+/// Whether the database exists; `None` outside of a transaction, where that cannot be known.
 pub fn exists(database: Oid) -> Option<bool> {
     // SAFETY: a look-up by the key that this cache has, inside a transaction.
     unsafe {
@@ -62,7 +62,7 @@ pub fn accepts_connections(name: &str) -> Option<bool> {
     }
 }
 
-/// Whether this server is a standby, or still recovers from a crash: nothing can be written.
+/// Whether this server is a standby or still recovering from a crash, so that nothing can be written.
 pub fn is_in_recovery() -> bool {
     // SAFETY: reads shared memory that every backend has mapped.
     unsafe { pg_sys::RecoveryInProgress() }

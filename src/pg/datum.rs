@@ -1,4 +1,4 @@
-//! Counts and times of ours as the values of SQL that they are shown as.
+//! Converts our counts and times to the SQL values that show them.
 
 use pgrx::datum::{Date, Interval, TimestampWithTimeZone};
 

@@ -96,7 +96,7 @@ const CHECKS: [&str; 8] = [
 pub enum Fault {
     /// The row's: another one need not fail.
     Row,
-    /// The table's: it has no place for this row, nor for those like it.
+    /// The table's: it has no place for this row or others like it.
     Table,
     /// Neither: a missing right, a deadlock, a full disk, a cancel.
     Server,

@@ -1,4 +1,4 @@
-//! What is to be done when this process ends.
+//! Callbacks for the end of this process.
 
 use std::cell::{Cell, RefCell};
 
@@ -9,7 +9,7 @@ unsafe extern "C-unwind" {
     fn PostmasterIsAliveInternal() -> bool;
 }
 
-/// Something to be done when this process ends in good order.
+/// A callback for when this process ends in good order.
 pub struct Finish(pub fn());
 
 thread_local! {
@@ -70,7 +70,7 @@ unsafe extern "C-unwind" fn run_before_shared_memory_is_left(_code: i32, _arg: p
     }
 }
 
-/// An error would send proc_exit round again.
+/// An error would make proc_exit start over.
 fn shielded(finish: fn()) {
     let _ = std::panic::catch_unwind(finish);
 }

@@ -58,7 +58,7 @@ pub fn may_act_for(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(member, role) }
 }
 
-/// Whether there is such a role.
+/// Whether the role exists.
 pub fn role_exists(role: pg_sys::Oid) -> bool {
     let none = pg_sys::Datum::from(0usize);
     // SAFETY: a look-up by the key that this cache has; callers are inside a transaction.

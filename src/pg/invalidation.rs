@@ -1,4 +1,4 @@
-//! Postgres' own way to have every process of a database forget what it remembers of a table: invalidations of the
+//! Postgres' own way to make every process of a database forget what it remembers of a table: invalidations of the
 //! relation cache. They are sent when a transaction commits, also where there is no shared memory of ours, and a
 //! process that has missed some is told to forget everything.
 
@@ -12,10 +12,10 @@ thread_local! {
     static IS_REGISTERED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Has every process know that `relation` has changed, once the current transaction commits. This one knows it when the
+/// Tells every process that `relation` has changed, once the current transaction commits. This one knows when the
 /// command ends.
 pub fn announce_change(relation: Oid) {
-    // SAFETY: notes it for the end of the transaction; raises an error if there is no such relation.
+    // SAFETY: queues the message until the transaction ends; raises an error if the relation does not exist.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
 }
 
@@ -35,7 +35,7 @@ pub fn changes_of(relation: Oid) -> u64 {
     changes_so_far()
 }
 
-/// The same, of what has come to the knowledge of this process already. Calls nothing of Postgres.
+/// The same, from the invalidations that this process has already processed. Calls nothing of Postgres.
 pub fn changes_so_far() -> u64 {
     CHANGES.get()
 }
@@ -44,7 +44,7 @@ fn note_change() {
     CHANGES.set(CHANGES.get().wrapping_add(1));
 }
 
-/// Called by Postgres in many places, while it processes invalidations. Neither fails nor calls anything.
+/// Called by Postgres in many places, while it processes invalidations, so it must not fail or call Postgres.
 unsafe extern "C-unwind" fn on_invalidation(_argument: Datum, relation: Oid) {
     if relation == pg_sys::InvalidOid || relation == WATCHED.get() {
         note_change();

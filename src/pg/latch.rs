@@ -49,8 +49,7 @@ fn wait_event() -> u32 {
 
 /// Sleeps until `fd` is readable, the latch is set, or `timeout` is over, then handles interrupts.
 ///
-/// A cancel or terminate leaves from here: the first as a Postgres error (which unwinds), the second through
-/// `proc_exit` (which does not).
+/// A cancel leaves here as a Postgres error, which unwinds; a terminate through `proc_exit`, which does not.
 pub fn wait_readable(fd: RawFd, timeout: Option<Duration>) {
     let timeout_flag = if timeout.is_some() {
         pg_sys::WL_TIMEOUT
@@ -81,23 +80,23 @@ pub fn wait_readable(fd: RawFd, timeout: Option<Duration>) {
 pub struct SharedLatch(AtomicUsize);
 
 impl SharedLatch {
-    /// Shows this process' latch there.
+    /// Stores this process' latch.
     pub fn show(&self) {
         // SAFETY: reads a static.
         self.0.store(unsafe { pg_sys::MyLatch } as usize, Relaxed);
     }
 
-    /// Shows none there.
+    /// Stores none.
     pub fn clear(&self) {
         self.0.store(0, Relaxed);
     }
 
-    /// Whether one is shown.
+    /// Whether one is stored.
     pub fn is_shown(&self) -> bool {
         self.0.load(Relaxed) != 0
     }
 
-    /// Wakes the process whose latch is shown, if one is.
+    /// Wakes the process whose latch is stored, if any.
     pub fn set(&self) {
         let latch = self.0.load(Relaxed);
         if latch != 0 {

@@ -3,6 +3,7 @@
 //! Everything in this module is for the backend's main thread only, but for [`temporary_file`].
 
 pub mod array;
+pub mod background_worker;
 pub mod backtrace;
 pub mod clock;
 pub mod context;
@@ -14,6 +15,7 @@ pub mod identity;
 pub mod invalidation;
 pub mod latch;
 pub mod open_files;
+pub mod or_raise;
 pub mod policy;
 pub mod procedure;
 pub mod query;
@@ -28,4 +30,3 @@ pub mod subtransaction;
 pub mod temporary_file;
 pub mod transaction;
 pub mod utility;
-pub mod worker;

@@ -3,10 +3,10 @@
 use pgrx::pg_sys;
 
 /// Postgres lets a third of what a process may have open be opened by others. Its own waits need some of these, and so
-/// do other extensions: so many are left to them.
+/// do other extensions: this many are left to them.
 const LEFT_TO_OTHERS: usize = 16;
 
-/// Has Postgres count up to `files` open files more; how many it agrees to.
+/// Makes Postgres count up to `files` more open files; returns how many it agrees to.
 pub fn acquire(files: usize) -> usize {
     // SAFETY: only counts, after closing files that Postgres can open again. It is called on the main thread, as
     // everything in this module.
@@ -20,7 +20,7 @@ pub fn acquire(files: usize) -> usize {
     granted - left
 }
 
-/// Has Postgres count `files` open files more that cannot be done without.
+/// Makes Postgres count `files` more open files, which are needed in any case.
 pub fn reserve(files: usize) {
     for _ in 0..files {
         // SAFETY: as above.

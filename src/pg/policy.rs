@@ -3,6 +3,7 @@
 use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::SpiResult;
 
+use super::or_raise::OrRaise;
 use super::query;
 
 /// Whether row-level security applies to what the current user does with the relation. Raises an error where
@@ -29,7 +30,5 @@ pub fn lets_insert(relation: Oid) -> bool {
                WHERE role OPERATOR(pg_catalog.=) 0 OR pg_catalog.pg_has_role(role, 'USAGE')))",
         &[relation.into()],
     );
-    found
-        .unwrap_or_else(|error| pgrx::error!("{error}"))
-        .unwrap_or(false)
+    found.or_raise().unwrap_or(false)
 }

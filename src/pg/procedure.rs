@@ -18,9 +18,9 @@ pub fn may_commit(call: pg_sys::FunctionCallInfo) -> bool {
 pub struct NonAtomic(());
 
 impl NonAtomic {
-    /// Connects. Only where [`may_commit`] said so.
+    /// Connects. Only where [`may_commit`] returned true.
     pub fn connect() -> NonAtomic {
-        // SAFETY: documented as never failing but by raising an error.
+        // SAFETY: documented to raise an error rather than return a failure.
         unsafe { pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32) };
         NonAtomic(())
     }
@@ -32,7 +32,7 @@ impl NonAtomic {
         unsafe { pg_sys::SPI_commit() };
     }
 
-    /// Disconnects. After an error Postgres does it by itself, so this is no destructor.
+    /// Disconnects. Not a destructor, since Postgres disconnects by itself after an error.
     pub fn finish(self) {
         // SAFETY: connected.
         unsafe { pg_sys::SPI_finish() };

@@ -1,7 +1,7 @@
 //! Queries that only read.
 //!
-//! pgrx's own `Spi::get_one` and its like count as writing: they have Postgres assign a transaction id, which a standby
-//! cannot, and which a call that only looks has no use for.
+//! pgrx's own `Spi::get_one` and its siblings count as writing: they make Postgres assign a transaction id, which a
+//! standby cannot do and a call that only reads does not need.
 
 use pgrx::datum::DatumWithOid;
 use pgrx::spi::{SpiHeapTupleData, SpiResult};

@@ -1,10 +1,11 @@
-//! What the catalogs say of a relation, read through the caches that Postgres keeps for itself.
+//! What the catalogs say about a relation, read through Postgres' own caches.
 
 use std::ffi::{CStr, CString, c_void};
 
 use pgrx::spi::SpiResult;
 use pgrx::{PgList, PgRelation, pg_sys};
 
+use super::or_raise::OrRaise;
 use super::query;
 
 /// A column, as far as an INSERT that names it or leaves it out is concerned.
@@ -301,8 +302,8 @@ pub fn partitions(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
-/// Whether nothing is attached to the relation that its row in `pg_class` tells of (triggers, rules, constraints), and it
-/// is `owner`'s. Takes no lock.
+/// Whether nothing is attached to the relation that its row in `pg_class` mentions (triggers, rules, constraints),
+/// and it is `owner`'s. Takes no lock.
 pub fn is_surely_bare(relation: pg_sys::Oid, owner: pg_sys::Oid) -> bool {
     // SAFETY: a look-up by the key that this cache has; the row is looked at before it is released.
     unsafe {
@@ -397,7 +398,7 @@ pub fn shards(relation: pg_sys::Oid) -> usize {
          WHERE logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1",
         &[relation.into()],
     );
-    let counted = counted.unwrap_or_else(|error| pgrx::error!("{error}"));
+    let counted = counted.or_raise();
     usize::try_from(counted.unwrap_or(0)).unwrap_or(0)
 }
 

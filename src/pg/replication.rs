@@ -6,16 +6,18 @@ use std::ffi::CStr;
 use pgrx::{Spi, pg_sys};
 
 use super::identity::as_role;
+use super::or_raise::OrRaise;
 
 /// Flags of `WalSndCtlData.sync_standbys_status`: the checkpointer has set it, and it found that there are standbys to
 /// wait for.
 const STATUS_IS_SET: u8 = 1 << 0;
 const STANDBYS_ARE_DEFINED: u8 = 1 << 1;
 
-/// Whether the server has standbys to wait for. Its own word for it counts, as for Postgres itself: what this session knows
-/// of `synchronous_standby_names` may be old, since it reads the configuration between its statements only.
+/// Whether the server has standbys to wait for. The shared flag decides, as it does for Postgres itself: this session's
+/// `synchronous_standby_names` may be out of date, since it reads the configuration between its statements only.
 fn has_standbys() -> bool {
-    // SAFETY: shared memory that every backend has mapped; a flag of one byte, read as Postgres reads it, without the lock.
+    // SAFETY: shared memory that every backend has mapped; a flag of one byte, read as Postgres reads it, without the
+    // lock.
     let status = unsafe {
         if pg_sys::WalSndCtl.is_null() {
             return false;
@@ -66,23 +68,22 @@ pub fn is_commit_confirmed() -> bool {
     let Some(mode) = wait_mode() else {
         return true;
     };
-    // SAFETY: shared memory that every backend has mapped, which is there since it says that there are standbys. A position is eight aligned bytes that only grow, so a read
-    // without the lock may be a moment old, and then says "not yet".
+    // SAFETY: shared memory that every backend has mapped, which is there since it says that there are standbys. A
+    // position is eight aligned bytes that only grow, so a read without the lock may be a moment old, and then says
+    // "not yet".
     unsafe {
         let confirmed = (&raw const (*pg_sys::WalSndCtl).lsn[mode]).read_volatile();
         confirmed >= pg_sys::XactLastCommitEnd
     }
 }
 
-/// Has the current transaction write WAL, so that its commit waits for the standby even if it changes nothing: what it
-/// has read was committed by others before, and is confirmed when it is.
+/// Makes the current transaction write WAL, so that its commit waits for the standby even if it changes nothing: what
+/// it has read was committed by others before, and is confirmed when it is.
 pub fn write_a_record() {
-    // Not everybody may call the function on every server.
+    // Some servers do not let every role call the function.
     let superuser = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
-    let written = as_role(superuser, || {
+    as_role(superuser, || {
         Spi::run("SELECT pg_catalog.pg_logical_emit_message(true, 'user_logins_sqs', '')")
-    });
-    if let Err(error) = written {
-        pgrx::error!("{error}");
-    }
+    })
+    .or_raise();
 }

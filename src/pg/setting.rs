@@ -26,7 +26,7 @@ pub fn with_lock_timeout<R>(timeout: Duration, work: impl FnOnce() -> R) -> R {
     with_setting(c"lock_timeout", &milliseconds, work)
 }
 
-/// Runs `work` and puts back whatever setting it changed, as at the end of a function with a SET clause. An error that
+/// Runs `work` and restores every setting that it changed, as at the end of a function with a SET clause. An error that
 /// leaves `work` ends its (sub)transaction, which does the same.
 pub fn with_settings_of_its_own<R>(work: impl FnOnce() -> R) -> R {
     // SAFETY: the nest level begun here is ended below, or with the (sub)transaction that an error ends.

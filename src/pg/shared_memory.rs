@@ -1,4 +1,4 @@
-//! Memory that every process of the server shares, and a lock for what is more in it than single atomics.
+//! Memory that every process of the server shares, and a lock for what single atomics cannot protect.
 
 use std::ffi::CStr;
 use std::mem::size_of;
@@ -15,7 +15,7 @@ use pgrx::{pg_guard, pg_sys};
 /// by several processes and threads at once: atomics and arrays of them.
 pub unsafe trait Shareable: Sync + 'static {}
 
-/// A `T` in shared memory, all zero when the server starts and when it starts anew after a crash.
+/// A `T` in shared memory, all zero whenever the server starts, including a restart after a crash.
 pub struct SharedMemory<T> {
     name: &'static CStr,
     content: AtomicPtr<T>,
@@ -23,7 +23,7 @@ pub struct SharedMemory<T> {
 }
 
 impl<T: Shareable> SharedMemory<T> {
-    /// Memory that is not there yet. No other one in the server may have this name.
+    /// Memory that has not been allocated yet. Its name must be unique in the server.
     pub const fn new(name: &'static CStr) -> SharedMemory<T> {
         SharedMemory {
             name,
@@ -44,7 +44,7 @@ impl<T: Shareable> SharedMemory<T> {
         unsafe { self.content.load(Ordering::Relaxed).as_ref() }
     }
 
-    /// Runs `work` while no other process is in here. `work` must neither wait nor raise an error.
+    /// Runs `work` under the lock. `work` must not wait or raise an error.
     pub fn locked<R>(&self, work: impl FnOnce(&'static T) -> R) -> Option<R> {
         let content = self.get()?;
         let lock = self.lock.load(Ordering::Relaxed);

@@ -3,14 +3,14 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU32};
 
-/// A text of at most `N` bytes. Whoever reads while another writes sees a mixture of both, never anything else.
+/// A text of at most `N` bytes. A read that overlaps a write sees a mixture of the old and the new text, nothing else.
 pub struct SharedText<const N: usize> {
     length: AtomicU32,
     bytes: [AtomicU8; N],
 }
 
 impl<const N: usize> SharedText<N> {
-    /// Holds `text` from now on, cut to what fits.
+    /// Stores `text`, cut to what fits.
     pub fn set(&self, text: &str) {
         let text = &text[..text.floor_char_boundary(N)];
         for (place, byte) in self.bytes.iter().zip(text.bytes()) {
@@ -19,13 +19,13 @@ impl<const N: usize> SharedText<N> {
         self.length.store(text.len() as u32, Relaxed);
     }
 
-    /// What it holds.
+    /// The stored text.
     pub fn get(&self) -> String {
         let bytes: Vec<u8> = self.held().collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Whether it holds `text`.
+    /// Whether the stored text is `text`.
     pub fn is(&self, text: &str) -> bool {
         self.held().eq(text.bytes())
     }

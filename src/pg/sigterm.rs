@@ -1,7 +1,7 @@
 //! SIGTERM as a request to end, which becomes an order after a while.
 //!
 //! A backend that handles SIGTERM as Postgres does ends where it next handles interrupts, and rolls back what it was
-//! doing. A process that has a few milliseconds of work left asks to be told first.
+//! doing. A process that has a few milliseconds of work left needs a warning first.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys;
 
-use super::worker::set_handler;
+use super::background_worker::set_handler;
 
 unsafe extern "C-unwind" {
     // pgrx's own names for these are Rust wrappers, which must not run in a signal handler.
@@ -23,12 +23,12 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
 static PATIENCE_NS: AtomicI64 = AtomicI64::new(0);
 
-/// What the timer sends; Postgres has background workers ignore it.
+/// The signal that the timer sends; Postgres makes background workers ignore it.
 const ORDER: i32 = libc::SIGUSR2;
 
-/// From now on SIGTERM only [requests](is_end_requested) the end of this process. When `patience`, which is shorter than a
-/// second, has passed since the first, the process ends where it next handles interrupts. Where the system gives no
-/// timer, everything stays as it was.
+/// From now on SIGTERM only [requests](is_end_requested) the end of this process. When `patience`, which is shorter
+/// than a second, has passed since the first, the process ends where it next handles interrupts. If no
+/// timer can be created, nothing changes.
 pub fn make_it_a_request(patience: Duration) {
     let mut timer = ptr::null_mut();
     // SAFETY: all zero is a valid sigevent, whose fields that matter here are then set; both pointers are to live
@@ -58,9 +58,9 @@ pub fn is_end_requested() -> bool {
 
 /// Calls only what POSIX or Postgres allow in a signal handler.
 unsafe extern "C-unwind" fn request_end(_signal: i32) {
-    // SAFETY: `timer_settime` is async-signal-safe, is given the timer that `make_it_a_request` made before it installed
-    // this handler, and a live local; `SetLatch` is what Postgres' own handlers call; `errno` is this thread's, and left as
-    // it was.
+    // SAFETY: `timer_settime` is async-signal-safe, is given the timer that `make_it_a_request` made before it
+    // installed this handler, and a live local; `SetLatch` is what Postgres' own handlers call; `errno` is this
+    // thread's, and left as it was.
     unsafe {
         let errno = *libc::__errno_location();
         if !REQUESTED.swap(true, Relaxed) {

@@ -1,4 +1,5 @@
-//! A subtransaction around a piece of work, as PL/pgSQL puts one around a block with EXCEPTION, and what belongs to one.
+//! A subtransaction around a piece of work, as PL/pgSQL puts one around a block with EXCEPTION, and what belongs to
+//! one.
 
 use std::panic::AssertUnwindSafe;
 

@@ -15,7 +15,7 @@ const PREFIX: &str = "pgsql_tmp";
 /// An empty file without a name, which is gone once it is closed.
 ///
 /// # Errors
-/// As the file system has them.
+/// Those of the file system.
 pub fn open() -> io::Result<File> {
     match open_in_folder() {
         Err(error) if error.kind() == ErrorKind::NotFound => {

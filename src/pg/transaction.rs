@@ -1,4 +1,4 @@
-//! The ends of transactions and subtransactions, told to whoever registered for them.
+//! Notifies registered listeners when transactions and subtransactions end.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -8,13 +8,14 @@ use std::panic::AssertUnwindSafe;
 use pgrx::{PgTryBuilder, Spi, pg_guard, pg_sys};
 
 use super::error::{Caught, Watch};
+use super::or_raise::OrRaise;
 
 /// What to call at the end of a transaction or subtransaction. Nest levels count from 1, the transaction itself.
 pub struct Listener {
     /// The transaction is about to commit: deferred triggers have run, and statements can still be. May raise an error,
     /// which rolls the transaction back.
     pub committing: fn(),
-    /// The transaction is committed and visible, its locks are still held. Must neither block nor fail.
+    /// The transaction is committed and visible, its locks are still held. Must not block or fail.
     pub committed: fn(),
     /// The transaction is rolled back.
     pub aborted: fn(),
@@ -26,15 +27,17 @@ pub struct Listener {
     pub subtransaction_aborted: fn(level: i32),
 }
 
-/// A listener that does nothing: for those that care for some ends only.
-pub const INDIFFERENT: Listener = Listener {
-    committing: || {},
-    committed: || {},
-    aborted: || {},
-    preparing: || {},
-    subtransaction_committed: |_| {},
-    subtransaction_aborted: |_| {},
-};
+impl Listener {
+    /// Does nothing: the rest of a listener that handles only some of the ends.
+    pub const NOOP: Listener = Listener {
+        committing: || {},
+        committed: || {},
+        aborted: || {},
+        preparing: || {},
+        subtransaction_committed: |_| {},
+        subtransaction_aborted: |_| {},
+    };
+}
 
 thread_local! {
     static LISTENERS: RefCell<Vec<&'static Listener>> = const { RefCell::new(Vec::new()) };
@@ -64,12 +67,12 @@ pub fn listen(listener: &'static Listener) {
     }
 }
 
-/// Calls `tell` for each listener. None is registered meanwhile: listeners are told, they do not listen.
+/// Calls `tell` for each listener. A listener must not register another one meanwhile.
 fn each(tell: impl Fn(&Listener)) {
     LISTENERS.with_borrow(|listeners| listeners.iter().for_each(|listener| tell(listener)));
 }
 
-/// Whether somebody else decides when the current transaction ends: it is not over with the statement.
+/// Whether the current transaction outlives the statement, so that its user decides when it ends.
 pub fn is_in_block() -> bool {
     // SAFETY: reads the state of the current transaction.
     unsafe { pg_sys::IsTransactionBlock() }
@@ -94,19 +97,17 @@ pub fn has_fixed_snapshot() -> bool {
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 
-/// Has deferred constraints checked by each statement of the current transaction, so that a row that breaks one can
-/// be told from the others. For transactions of our own: in a user's it is the user's choice.
-pub fn defer_nothing() {
-    if let Err(error) = Spi::run("SET CONSTRAINTS ALL IMMEDIATE") {
-        pgrx::error!("{error}");
-    }
+/// Makes each statement of the current transaction check deferred constraints, so that a row that breaks one can be
+/// told from the others. For transactions of our own: in a user's it is the user's choice.
+pub fn check_constraints_immediately() {
+    Spi::run("SET CONSTRAINTS ALL IMMEDIATE").or_raise();
 }
 
 /// Runs `work`, which runs statements, where no statement of a user's is being run that they would be part of: when the
 /// transaction is about to commit.
 pub fn with_snapshot<R>(work: impl FnOnce() -> R) -> R {
-    // SAFETY: in a transaction, as every caller is. Pushed and popped in pairs, unless an error leaves, which clears the
-    // stack of snapshots.
+    // SAFETY: in a transaction, as every caller is. Pushed and popped in pairs, unless an error leaves, which clears
+    // the stack of snapshots.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
     let result = work();
     // SAFETY: as above.

@@ -1,4 +1,4 @@
-//! A look at utility statements of this session before they run.
+//! Inspects utility statements of this session before they run.
 
 use std::ffi::CStr;
 use std::sync::OnceLock;

@@ -100,7 +100,7 @@ impl Snapshot {
     }
 }
 
-/// The bucket of a lag of more than so many whole milliseconds.
+/// The bucket of a lag of more than this many whole milliseconds.
 const fn bucket(milliseconds: u64) -> usize {
     let capped = if milliseconds < LONGEST {
         milliseconds

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::shared::Claim;
 use crate::pg::clock;
 use crate::pg::subtransaction::ByLevel;
-use crate::pg::transaction::{self, INDIFFERENT, Listener};
+use crate::pg::transaction::{self, Listener};
 
 /// What became of the messages of a chunk.
 #[derive(Default)]
@@ -33,7 +33,7 @@ static LISTENER: Listener = Listener {
     aborted: || drop(PENDING.take()),
     subtransaction_committed,
     subtransaction_aborted,
-    ..INDIFFERENT
+    ..Listener::NOOP
 };
 
 /// Counts `written` when the current (sub)transaction, and all above it, have committed.

@@ -55,14 +55,14 @@ fn take_slot() -> Option<(&'static CallSlot, pgrx::pg_sys::Oid)> {
 /// A process that is terminated does not unwind its stack.
 static END_CALLS: Finish = Finish(|| RUNNING.take().into_iter().for_each(CallSlot::free));
 
-/// The innermost call of this process took so many messages from the channel.
+/// Counts messages that the innermost call of this process took from the channel.
 pub fn received(messages: u64) {
     if let Some(slot) = innermost() {
         slot.received.fetch_add(messages, Relaxed);
     }
 }
 
-/// The innermost call of this process inserted so many rows.
+/// Counts rows that the innermost call of this process inserted.
 pub fn inserted(rows: u64) {
     if let Some(slot) = innermost() {
         slot.inserted.fetch_add(rows, Relaxed);

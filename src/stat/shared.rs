@@ -96,12 +96,12 @@ impl QueueSlot {
 
     /// Frees it. Under the lock.
     pub fn free(&self) {
-        // In this order, so that who sees the new generation does not take the slot for the old queue's.
+        // In this order, so that a process that sees the new generation does not take the slot for the old queue's.
         self.database.store(0, Release);
         self.generation.fetch_add(1, Release);
     }
 
-    /// Begins to count anew. Under the lock.
+    /// Resets the counts. Under the lock.
     pub fn clear(&self, now: i64) {
         for count in [
             &self.received,

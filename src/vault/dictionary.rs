@@ -16,6 +16,7 @@ use crate::own_tables::{OwnTable, VAULT, VAULT_KEY};
 use crate::pg::array::{self, elements_of};
 use crate::pg::clock;
 use crate::pg::datum::timestamp;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::relation;
 use crate::pg::setting::with_index_scans;
 use crate::pg::subtransaction::attempt;
@@ -24,7 +25,7 @@ use crate::pg::transaction::has_fixed_snapshot;
 /// Entries that one statement writes.
 const CHUNK: usize = 1_000;
 
-/// How often to try to insert what is missing. Each time another session was faster with one of as many.
+/// How often to try to insert what is missing: a retry means that another session inserted one of the entries first.
 const MOST_TRIES: usize = 10;
 
 /// Checks, before anything is received, that entries can be written, and that processes learn of those that are deleted.
@@ -72,7 +73,7 @@ thread_local! {
 }
 
 impl Dictionary {
-    /// That of this database.
+    /// The dictionary of this database.
     ///
     /// # Errors
     /// [`Failure::NotInstalled`].
@@ -82,8 +83,7 @@ impl Dictionary {
         if let Some(last) = last.filter(|last| last.vault == vault && last.keys == keys) {
             return Ok(last);
         }
-        let fresh =
-            Dictionary::prepare(vault, keys).unwrap_or_else(|error| pgrx::error!("{error}"));
+        let fresh = Dictionary::prepare(vault, keys).or_raise();
         let fresh = Rc::new(fresh);
         PREPARED.set(Some(Rc::clone(&fresh)));
         Ok(fresh)
@@ -120,7 +120,7 @@ impl Dictionary {
             DATEARRAYOID,
         ]
         .map(PgOid::BuiltIn);
-        // DO UPDATE locks a key that is there, though it changes nothing: whoever would delete it, since it seals
+        // DO UPDATE locks an existing key, though it changes nothing: a session that would delete it, since it seals
         // nothing yet, either has or sees what it seals now.
         let insert_key = format!(
             "INSERT INTO {} (key_id, wrapped, recipients, created) VALUES ($1, $2, $3, $4) \
@@ -168,7 +168,7 @@ impl Dictionary {
         for chunk in there_before {
             sealing.extend(self.bring_up_to_date(chunk));
         }
-        // Those of others are there: with what they sealed.
+        // Entries of other sessions are there, with what those sealed.
         for id in ours.intersection(&sealing) {
             let key = wrapped_key(*id).ok_or(Failure::DataKeyLost)?;
             self.insert_key(&key);
@@ -186,7 +186,7 @@ impl Dictionary {
                 attempt(|| self.run(&self.insert_missing, rows, |inserted| inserted.len()));
             match inserted {
                 Ok(inserted) => return inserted,
-                // With a fixed snapshot it would never be seen to be there.
+                // A fixed snapshot would never see it.
                 Err(error) if error.is_unique_violation() && has_fixed_snapshot() => break,
                 Err(error) if error.is_unique_violation() => {}
                 Err(error) => error.rethrow(),
@@ -195,7 +195,8 @@ impl Dictionary {
         0
     }
 
-    /// Moves `last_seen` of those that are there, and inserts those that are not any more; returns the data keys of both.
+    /// Moves `last_seen` of those that are there, and inserts those that are not any more; returns the data keys of
+    /// both.
     fn bring_up_to_date(&self, rows: &[Row<'_>]) -> Vec<KeyId> {
         self.run(&self.bring_up_to_date, rows, |keys| {
             keys.filter_map(|row| row.get::<Uuid>(1).ok().flatten())
@@ -226,7 +227,7 @@ impl Dictionary {
                 .write(|| with_index_scans(|| client.update(statement, None, &arguments)))?;
             Ok(read(written))
         });
-        result.unwrap_or_else(|error| pgrx::error!("{error}"))
+        result.or_raise()
     }
 
     fn insert_key(&self, key: &WrappedKey) {
@@ -241,6 +242,6 @@ impl Dictionary {
                 .write(|| client.update(&self.insert_key, None, &arguments))?;
             Ok(())
         });
-        inserted.unwrap_or_else(|error| pgrx::error!("{error}"));
+        inserted.or_raise();
     }
 }

@@ -36,7 +36,7 @@ pub fn take_out_known(vault: Oid, rows: &mut Vec<Row<'_>>) -> u64 {
 
 /// A transaction has committed that found the vault in this state, and wrote these rows. Calls nothing of Postgres.
 pub fn committed(state: u64, rows: impl Iterator<Item = (Mask, Day)>) {
-    // Who deleted from the vault since may have deleted an entry that was found there.
+    // An entry that was found may have been deleted from the vault since.
     if state != changes_so_far() {
         return;
     }

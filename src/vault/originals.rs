@@ -9,17 +9,17 @@ use vault::{CachingSealer, Entry, KeyId, Kind, Recipients, SealError, WrappedKey
 /// Values whose sealed originals a process remembers; a value that is among them costs a look-up.
 const REMEMBERED: usize = 16_384;
 
-/// Characters that a sealed original may have. Masks have one size, whatever a message brings, but what is sealed
+/// Characters that a sealed original may have. Masks have one size whatever the message contains, but what is sealed
 /// lies in memory until its transaction commits, and then in the vault.
 const LONGEST: usize = 1_024;
 
 /// What is kept of the originals behind one masked login.
 #[derive(Default)]
 pub enum Originals {
-    /// Nothing: there was no vault when the message came.
+    /// Nothing, because there was no vault when the message arrived.
     #[default]
     NotKept,
-    /// Those that the login has, sealed. Where there is no vault, a message is not to be larger for it.
+    /// Those that the login has, sealed. Boxed, so that messages are no larger where there is no vault.
     Sealed(Box<[Option<Entry>; 2]>),
     /// They could not be sealed.
     NotSealed(SealError),
@@ -40,17 +40,17 @@ impl Originals {
 pub struct OriginalsSealer(Arc<Mutex<CachingSealer>>);
 
 thread_local! {
-    /// That of this process, on the backend's thread.
+    /// The sealer of this process, on the backend's thread.
     static SEALER: RefCell<Option<Arc<Mutex<CachingSealer>>>> = const { RefCell::new(None) };
 }
 
-/// What a data key that this process sealed with was wrapped to. On the backend's thread.
+/// The wrapped form of a data key that this process sealed with. On the backend's thread.
 pub fn wrapped_key(id: KeyId) -> Option<Arc<WrappedKey>> {
     SEALER.with_borrow(|sealer| lock(sealer.as_ref()?).wrapped_key(id))
 }
 
 impl OriginalsSealer {
-    /// One that seals for `recipients`. On the backend's thread.
+    /// A sealer for `recipients`. On the backend's thread.
     pub fn new(recipients: &Recipients) -> OriginalsSealer {
         SEALER.with_borrow_mut(|sealer| match sealer {
             Some(sealer) => {
@@ -64,7 +64,7 @@ impl OriginalsSealer {
         })
     }
 
-    /// Calls `decode` with what it is to hand the originals of one login to, and returns what became of them.
+    /// Calls `decode` with a receiver for the originals of one login, and returns what became of them.
     pub fn with<R>(
         &self,
         decode: impl FnOnce(&mut dyn FnMut(Masked, &Mask, &str) -> Result<(), Rule>) -> R,

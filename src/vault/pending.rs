@@ -1,5 +1,5 @@
-//! Entries of the current transaction, by subtransaction: what is rolled back takes its own along, and the rest is
-//! written when the transaction commits.
+//! Entries of the current transaction, by subtransaction: a rollback discards those of the subtransaction, and
+//! the rest is written when the transaction commits.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,9 +13,9 @@ use super::dictionary::Dictionary;
 use super::{Day, known};
 use crate::errors::Failure;
 use crate::pg::subtransaction::ByLevel;
-use crate::pg::transaction::{self, INDIFFERENT, Listener, with_snapshot};
+use crate::pg::transaction::{self, Listener, with_snapshot};
 
-/// Entries that share what happens to them, each value once.
+/// Entries that share a fate, each value once.
 #[derive(Default)]
 struct Entries {
     all: Vec<(Entry, Days)>,
@@ -38,7 +38,7 @@ impl Days {
     }
 }
 
-/// A row that the vault is to have.
+/// A row to write to the vault.
 pub struct Row<'e> {
     /// The mask of the value, which is the entry's, where it is quickly found.
     pub mask: Mask,
@@ -60,7 +60,7 @@ static LISTENER: Listener = Listener {
     aborted,
     subtransaction_committed,
     subtransaction_aborted,
-    ..INDIFFERENT
+    ..Listener::NOOP
 };
 
 thread_local! {
@@ -68,8 +68,8 @@ thread_local! {
     static WRITTEN: Cell<Option<Written>> = const { Cell::new(None) };
 }
 
-/// Has the vault know these entries, each with the day of its login, if the current (sub)transaction commits, and all
-/// above it.
+/// Writes these entries to the vault, each with the day of its login, once the current (sub)transaction and all above
+/// it commit.
 pub fn write_at_commit<'a>(entries: impl Iterator<Item = (&'a Entry, Day)>) {
     let mut entries = entries.peekable();
     if entries.peek().is_none() {
@@ -104,7 +104,7 @@ impl Entries {
     }
 }
 
-/// Raises an error if the entries cannot be written: then there are no rows either.
+/// Raises an error if the entries cannot be written, so that there are no rows without them.
 fn committing() {
     let levels = PENDING.take().take();
     if levels.is_empty() {

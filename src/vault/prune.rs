@@ -11,6 +11,7 @@ use crate::errors::Failure;
 use crate::own_tables::{OwnTable, VAULT, VAULT_KEY};
 use crate::pg::array::{self, rows_of};
 use crate::pg::clock;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::transaction::has_fixed_snapshot;
 
 /// Deletes at most `most` entries of values that were not seen for `retention` (zero: none), and the data keys that
@@ -24,8 +25,8 @@ pub fn prune(retention: Duration, most: i64) -> i64 {
     } else {
         delete_unseen_since(&vault, day_before_now(retention), most)
     };
-    let deleted = deleted.unwrap_or_else(|error| pgrx::error!("{error}"));
-    delete_unused_keys(&vault, &keys).unwrap_or_else(|error| pgrx::error!("{error}"));
+    let deleted = deleted.or_raise();
+    delete_unused_keys(&vault, &keys).or_raise();
     deleted
 }
 
@@ -35,9 +36,9 @@ pub fn prune(retention: Duration, most: i64) -> i64 {
 /// [`Failure::NotInstalled`].
 pub fn forget(masks: &[vault::Mask]) -> Result<i64, Failure> {
     let (vault, keys) = (OwnTable::find(VAULT)?, OwnTable::find(VAULT_KEY)?);
-    let deleted = delete_masks(&vault, masks).unwrap_or_else(|error| pgrx::error!("{error}"));
+    let deleted = delete_masks(&vault, masks).or_raise();
     if deleted > 0 {
-        delete_unused_keys(&vault, &keys).unwrap_or_else(|error| pgrx::error!("{error}"));
+        delete_unused_keys(&vault, &keys).or_raise();
     }
     Ok(deleted)
 }
@@ -63,7 +64,7 @@ fn delete_unseen_since(vault: &OwnTable, day: Day, most: i64) -> SpiResult<i64> 
            SELECT mask FROM {table} AS entry WHERE entry.key_id OPERATOR(pg_catalog.=) key.id \
            AND entry.last_seen OPERATOR(pg_catalog.<) {day} LIMIT $1) AS unseen LIMIT $1"
     );
-    // What a session is about to bring up to date is left to it.
+    // An entry that a session is about to update is left to that session.
     let delete = format!(
         "DELETE FROM {table} WHERE mask OPERATOR(pg_catalog.=) ANY (ARRAY( \
            SELECT mask FROM {table} WHERE mask OPERATOR(pg_catalog.=) ANY ($1) \
@@ -75,7 +76,7 @@ fn delete_unseen_since(vault: &OwnTable, day: Day, most: i64) -> SpiResult<i64> 
                 .update(find.as_str(), None, &[most.into()])?
                 .filter_map(|row| row.get(1).transpose())
                 .collect::<SpiResult<_>>()?;
-            // Each DELETE has every process forget what it knows, one that finds nothing as well.
+            // Each DELETE makes every process forget what it knows, even if it deletes nothing.
             if masks.is_empty() {
                 return Ok(0);
             }
@@ -109,7 +110,7 @@ fn delete_masks(vault: &OwnTable, masks: &[vault::Mask]) -> SpiResult<i64> {
 }
 
 /// A session that writes entries locks their keys. So a key is locked here before it is looked at for the last time:
-/// who used it before has committed, and its entries are seen; who will use it waits, and writes it again.
+/// a session that used it before has committed, so its entries are seen; one that uses it later waits, and rewrites it.
 fn delete_unused_keys(vault: &OwnTable, keys: &OwnTable) -> SpiResult<()> {
     // Every look would be at the same state of the vault.
     if has_fixed_snapshot() {
@@ -147,7 +148,7 @@ fn unused(vault: &OwnTable, keys: &[Uuid]) -> SpiResult<Vec<Uuid>> {
     vault.read(|| Spi::connect_mut(|client| ids(client, &sql, Some(keys))))
 }
 
-/// Runs a statement that may be about some keys. `update` has each one see what was committed before it.
+/// Runs a statement that may be about some keys. `update` makes each run see what was committed before it.
 fn ids(client: &mut SpiClient<'_>, sql: &str, about: Option<&[Uuid]>) -> SpiResult<Vec<Uuid>> {
     let found = match about {
         None => client.update(sql, None, &[])?,

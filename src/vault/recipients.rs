@@ -7,7 +7,7 @@ use vault::Recipients;
 use crate::errors::Failure;
 use crate::settings;
 
-/// Whom originals are sealed for; `None` where there is no vault.
+/// The recipients that originals are sealed for; `None` where there is no vault.
 ///
 /// # Errors
 /// [`Failure::RecipientsUnreadable`], [`Failure::RecipientsUnusable`]: nothing may be received then.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use queue::{Description, Error, ErrorKind, Pending};
 
 use crate::ingest::{allowed_queue, note_retention};
-use crate::io;
+use crate::io_thread;
 use crate::own_tables::{OwnTable, QUEUE};
 use crate::pg::transaction;
 use crate::report;
@@ -33,7 +33,7 @@ struct Asked {
 }
 
 impl Backlogs {
-    /// Asks those of `queues` that it is time to ask, and takes the answers that have come; says when to come again.
+    /// Asks those of `queues` that are due, and collects the answers that have arrived; returns when to call again.
     pub fn step(&mut self, queues: &[String]) -> Duration {
         self.0.retain(|url, _| queues.contains(url));
         for url in queues {
@@ -55,7 +55,7 @@ impl Backlogs {
 fn ask(url: &str) -> Asked {
     // What keeps a queue from being asked keeps its workers from receiving, and they report it.
     let answer = allowed_queue(url)
-        .and_then(|(queue, _)| io::with(|io| io.describe(&queue, LIMIT)))
+        .and_then(|(queue, _)| io_thread::with(|io| io.describe(&queue, LIMIT)))
         .ok();
     Asked {
         at: Instant::now(),
@@ -92,7 +92,7 @@ fn use_answer(url: &str, answer: Result<Description, Error>) {
                 record(url, retention);
             }
         }
-        // The last answer still says something.
+        // The last answer is still of use.
         Err(error) if error.is_transient() || error.kind == ErrorKind::Internal => {}
         Err(_) => stat.set_backlog(None),
     }

@@ -1,4 +1,4 @@
-//! The launcher: one process that has the subscriptions of `user_logins_sqs.database` carried out.
+//! The launcher: one process that keeps the workers of the subscriptions in `user_logins_sqs.database` running.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,16 +13,16 @@ use super::subscription::{self, Obstacle, Reading, Subscription};
 use super::{LAUNCHER, WORKER};
 use crate::board::{self, Assignment, Entry};
 use crate::own_tables::EXTENSION;
-use crate::pg::worker::{self, Registration};
+use crate::pg::background_worker::{self, Registration};
 use crate::pg::{database, latch, relation, transaction};
 use crate::report::{self, LastReport};
 use crate::settings;
 use crate::stat::{self, QueueStat, State};
 
-/// How often the launcher looks without being woken: nothing tells it of DROP EXTENSION or DROP ROLE.
+/// How often the launcher looks without being woken: DROP EXTENSION and DROP ROLE do not wake it.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How soon it looks again when somebody holds a lock on `sqs_subscription`.
+/// How soon it looks again when another session holds a lock on `sqs_subscription`.
 const LOCKED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long it waits for any lock: it holds a snapshot meanwhile, behind which nothing can be vacuumed, and has
@@ -39,31 +39,31 @@ const CONNECTED_AFTER: Duration = Duration::from_secs(5);
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
-    worker::take_signals();
-    worker::disable_timeouts();
-    worker::set_lock_timeout(LOCK_TIMEOUT_MS);
+    background_worker::take_signals();
+    background_worker::disable_timeouts();
+    background_worker::set_lock_timeout(LOCK_TIMEOUT_MS);
     let database = settings::database();
     let last_one_could_not_connect = board::set_launcher_connects(true);
     if last_one_could_not_connect {
         board::set_launcher_connects(false);
         await_database();
-        worker::restart();
+        background_worker::restart();
     }
-    worker::connect(&database);
+    background_worker::connect(&database);
     board::set_launcher_connects(false);
-    worker::set_application_name(LAUNCHER);
+    background_worker::set_application_name(LAUNCHER);
     board::become_launcher();
     let mut launcher = Launcher::default();
     let mut pruning = Pruning::default();
     let mut backlogs = Backlogs::default();
     loop {
-        if worker::reload_if_asked() && settings::database() != database {
+        if background_worker::reload_if_asked() && settings::database() != database {
             leave_database();
         }
         let next = launcher.reconcile();
         let next = next.min(pruning.step());
         let next = next.min(backlogs.step(&launcher.queues));
-        worker::report_statistics();
+        background_worker::report_statistics();
         latch::wait(next);
     }
 }
@@ -71,11 +71,11 @@ pub extern "C-unwind" fn sqs_launcher_main(_arg: pg_sys::Datum) {
 /// Waits until the database of the subscriptions can be connected to. A process that tried and could not would end, be
 /// started again and end again, with two lines in the log each time.
 fn await_database() {
-    worker::connect_to_none();
-    worker::set_application_name(LAUNCHER);
+    background_worker::connect_to_none();
+    background_worker::set_application_name(LAUNCHER);
     let mut reported = LastReport::default();
     loop {
-        worker::reload_if_asked();
+        background_worker::reload_if_asked();
         let name = settings::database();
         let found = transaction::run(|| Ok::<_, Infallible>(database::accepts_connections(&name)));
         let (problem, hint) = match found {
@@ -98,7 +98,7 @@ fn await_database() {
     }
 }
 
-/// Subscriptions live in another database from now on. That may not exist yet: it may be the new name of this one,
+/// Subscriptions now live in another database. That may not exist yet: it may be the new name of this one,
 /// which can be renamed once nobody is connected to it.
 fn leave_database() -> ! {
     for Entry { assignment, slot } in board::entries() {
@@ -106,7 +106,7 @@ fn leave_database() -> ! {
     }
     // So that the next launcher looks before it connects.
     board::set_launcher_connects(true);
-    worker::restart()
+    background_worker::restart()
 }
 
 #[derive(Default)]
@@ -116,18 +116,18 @@ struct Launcher {
     /// What was last done for each queue.
     groups: HashMap<String, WorkerGroup>,
     read_failure: LastReport,
-    /// What the log has been told of each queue.
+    /// What has been logged about each queue.
     reported: HashMap<String, Obstacle>,
-    /// What the log has been told of workers that find no place.
+    /// What has been logged about workers that find no place.
     shortage: Option<Shortage>,
 }
 
-/// Why not all workers run that could.
+/// Why fewer workers run than could.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shortage {
     /// Subscriptions ask for more than `user_logins_sqs.max_workers`.
     MaxWorkers,
-    /// All of `max_worker_processes` are in use, by whomever.
+    /// All of `max_worker_processes` are in use, by this extension or others.
     WorkerProcesses,
 }
 
@@ -296,7 +296,7 @@ impl Launcher {
         self.shortage = shortage;
     }
 
-    /// Tells the log of each obstacle, once.
+    /// Logs each obstacle once.
     fn report_obstacles(&mut self, subscriptions: &[Subscription]) {
         let mut reported = HashMap::new();
         for subscription in subscriptions {
@@ -368,7 +368,7 @@ impl Launcher {
     }
 }
 
-/// The subscriptions that can have workers, and those that they have a right to.
+/// The subscriptions that can have workers, each with its share of them.
 fn demands(subscriptions: &[Subscription], extension: pg_sys::Oid) -> Vec<Demand> {
     let possible = subscriptions.iter().filter(|s| s.obstacle.is_none());
     let wanted: Vec<usize> = possible.clone().map(|s| s.workers).collect();

@@ -15,8 +15,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// So many rows were written, in this time, the commit not included: a commit that waits for a standby is no reason
-    /// for smaller batches.
+    /// Records that `rows` were written in this time, the commit not included: a commit that waits for a standby is
+    /// no reason for smaller batches.
     pub fn note(&mut self, rows: usize, time: Duration) {
         let Ok(rows) = u32::try_from(rows.max(1)) else {
             return;

@@ -1,5 +1,5 @@
-//! When the launcher prunes the ledger and the vault: in small steps, each a transaction of its own, between which it looks after
-//! subscriptions.
+//! When the launcher prunes the ledger and the vault: in small steps, each a transaction of its own, between which it
+//! looks after subscriptions.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::vault;
 /// Entries that one step deletes: a few milliseconds of work.
 const STEP: i64 = 1_000;
 
-/// How long a step waits for somebody who holds a lock.
+/// How long a step waits for a lock.
 const HARDLY_AT_ALL: Duration = Duration::from_millis(100);
 
 /// How long the launcher rests between steps, and after one that found nothing more to do.
@@ -32,7 +32,7 @@ pub struct Pruning {
 }
 
 impl Pruning {
-    /// Does a step if one is due; says when to come again.
+    /// Takes a step if one is due; returns when to call again.
     pub fn step(&mut self) -> Duration {
         let now = Instant::now();
         if let Some(not_before) = self.not_before.filter(|not_before| *not_before > now) {
@@ -49,7 +49,7 @@ impl Pruning {
                     BETWEEN_ROUNDS
                 }
             }
-            // Somebody holds a lock, as CREATE INDEX does.
+            // Another session holds a lock, as CREATE INDEX does.
             Err(error) if error.code() == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE => {
                 BETWEEN_ROUNDS
             }

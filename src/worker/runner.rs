@@ -14,7 +14,7 @@ use crate::ingest::{AtAbort, Intake, Memory, Source, Taken, Target, Writer};
 use crate::own_tables::EXTENSION;
 use crate::pg::context::with_context;
 use crate::pg::error::Caught;
-use crate::pg::{identity, latch, random, relation, sigterm, transaction, worker};
+use crate::pg::{background_worker, identity, latch, random, relation, sigterm, transaction};
 use crate::report;
 use crate::settings;
 use crate::stat::{Progress, QueueStat, State};
@@ -29,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// While the queue is in trouble, how often to look whether it still is.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// In so long a time, several long polls would have brought whatever the queue has to hand out.
+/// In this time, several long polls would have received whatever the queue has to hand out.
 const QUIET: Duration = Duration::from_secs(65);
 
 const ACTIVITY: &CStr = c"writing a batch of logins";
@@ -38,7 +38,7 @@ const ACTIVITY: &CStr = c"writing a batch of logins";
 /// given back to the queue, and has been received once in vain.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// For how much of that it waits for what it may be about to receive.
+/// The part of that time in which it waits for messages that are about to arrive.
 const GRACE_OF_POLLS: Duration = Duration::from_millis(50);
 
 /// How often it looks whether there is still anything to wait for.
@@ -48,14 +48,17 @@ const GRACE_STEP: Duration = Duration::from_millis(5);
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn sqs_worker_main(slot: pg_sys::Datum) {
-    worker::take_signals();
-    worker::disable_timeouts();
+    background_worker::take_signals();
+    background_worker::disable_timeouts();
     let Some(assignment) = board::take(slot.value()) else {
         return;
     };
-    worker::connect_as(assignment.database, assignment.role);
-    worker::set_application_name(&format!("user_logins_sqs: {}", assignment.queue_name()));
-    worker::show_activity(None);
+    background_worker::connect_as(assignment.database, assignment.role);
+    background_worker::set_application_name(&format!(
+        "user_logins_sqs: {}",
+        assignment.queue_name()
+    ));
+    background_worker::show_activity(None);
     sigterm::make_it_a_request(GRACE);
     let context = format!("ingesting from queue \"{}\"", assignment.queue_url);
     with_context(&context, || Runner::new(assignment).run());
@@ -72,7 +75,7 @@ struct Runner {
     pause: Duration,
     trouble: Option<String>,
     stat: QueueStat,
-    /// Nothing can come any more, in this process: the launcher starts another.
+    /// This process can receive no more: the launcher starts another.
     io_is_dead: bool,
 }
 
@@ -87,7 +90,7 @@ struct Session {
 }
 
 impl Session {
-    /// Receives from `source` from now on; what was received, and is being received, still comes.
+    /// Receives from `source` from now on; receives that were already in flight are still delivered.
     fn follow(&mut self, source: Source, how: Receive) -> Result<(), Failure> {
         let source = source.sharing(&self.source);
         let is_stopped = self.look_again.take().is_some();
@@ -142,7 +145,7 @@ impl Runner {
                 continue;
             }
             match self.write(&session.source) {
-                // Trouble of the queue is not over because what came before it is written.
+                // Writing what was received earlier does not mean that the queue's trouble is over.
                 Ok(()) if session.is_in_trouble() => {}
                 Ok(()) => self.recovered(),
                 Err(Refusal::Orphaned) => return,
@@ -158,7 +161,7 @@ impl Runner {
     /// Begins to receive once that is possible; `None`: it is not wanted any more.
     fn begin(&mut self) -> Option<Session> {
         while !sigterm::is_end_requested() {
-            worker::reload_if_asked();
+            background_worker::reload_if_asked();
             match self.try_to_begin() {
                 Ok(session) => return Some(session),
                 Err(Refusal::Orphaned) => return None,
@@ -193,7 +196,7 @@ impl Runner {
     /// until they can.
     fn follow_settings(&mut self, session: &mut Session) {
         let is_due = session.look_again.is_some_and(|at| at <= Instant::now());
-        if !worker::reload_if_asked() && !is_due {
+        if !background_worker::reload_if_asked() && !is_due {
             return;
         }
         let was_stopped = session.look_again.is_some();
@@ -209,8 +212,8 @@ impl Runner {
         }
     }
 
-    /// Writes what is here and what the queue is about to bring: what is given back counts as received, and has come
-    /// nearer to the dead-letter queue.
+    /// Writes the messages that are here and those that are about to arrive: what is given back counts as received,
+    /// and has come nearer to the dead-letter queue.
     fn finish(&mut self, session: &mut Session) {
         session.intake.wind_down();
         session.intake.heed_signals(false);
@@ -243,13 +246,13 @@ impl Runner {
         self.take(session, Instant::now() + settings::linger());
     }
 
-    /// Takes what comes until then and still fits in the batch.
+    /// Takes what arrives until then and still fits in the batch.
     fn take(&mut self, session: &mut Session, until: Instant) {
         let batch = self.pace.batch(settings::batch_size());
         let room = batch.saturating_sub(self.held.messages().len());
         self.fill(session, room, Some(until));
         session.intake.take_into(&mut self.held, room.max(1));
-        // They may have come before there was a vault.
+        // They may have arrived before there was a vault.
         if session.source.keeps_originals() {
             self.held.release_if_originals_are_missing();
         }
@@ -257,7 +260,7 @@ impl Runner {
 
     /// Waits for a message; while there is trouble, for a while only, to see it end.
     fn await_first(&mut self, session: &mut Session) {
-        worker::report_statistics_now();
+        background_worker::report_statistics_now();
         if self.trouble.is_some() && !session.is_in_trouble() {
             self.recovered();
         }
@@ -272,8 +275,8 @@ impl Runner {
         }
     }
 
-    /// Waits for a message, as long as it takes; where groups wait for messages that were rejected, a queue that has been
-    /// quiet for long enough tells that those are gone.
+    /// Waits for a message, as long as it takes; where groups wait for messages that were rejected, a queue that has
+    /// been quiet for long enough shows that those are gone.
     fn await_quietly(&mut self, session: &mut Session) {
         if !self.memory.has_blocked_groups() {
             return self.fill(session, 1, None);
@@ -295,7 +298,7 @@ impl Runner {
         }
     }
 
-    /// The queue's trouble is told once; receiving goes on by itself meanwhile, ever more slowly.
+    /// Reports the queue's trouble once; receiving retries by itself meanwhile, at growing intervals.
     fn fill(&mut self, session: &mut Session, enough: usize, until: Option<Instant>) {
         if let Err(error) = session.intake.fill(enough, until) {
             self.io_is_dead = error.kind == ErrorKind::Internal;
@@ -308,10 +311,10 @@ impl Runner {
         if self.trouble.is_none() {
             self.stat.set_state(Some(State::Running));
         }
-        worker::show_activity(Some(ACTIVITY));
+        background_worker::show_activity(Some(ACTIVITY));
         let outcome = self.in_transaction(|| self.write_in_transaction(source));
-        worker::show_activity(None);
-        worker::report_statistics();
+        background_worker::show_activity(None);
+        background_worker::report_statistics();
         let (memory, time) = outcome?;
         self.pace.note(self.held.messages().len(), time);
         self.memory = memory;
@@ -319,11 +322,11 @@ impl Runner {
         Ok(())
     }
 
-    /// Returns how long it took, too, without the commit.
+    /// Also returns how long it took, without the commit.
     fn write_in_transaction(&self, source: &Source) -> Result<(Memory, Duration), Refusal> {
         let begun = Instant::now();
         let target = Target::check(source.keeps_originals())?;
-        transaction::defer_nothing();
+        transaction::check_constraints_immediately();
         let mut writer = Writer::new(source, &target, AtAbort::Keep).resume(self.memory.clone());
         for chunk in self.held.messages().chunks(target.chunk) {
             writer.write(chunk)?;
@@ -381,7 +384,7 @@ impl Runner {
         self.report(report, state);
     }
 
-    /// Counts every failure, but tells the log only when the state changes.
+    /// Counts every failure, but logs it only when the state changes.
     fn report(&mut self, report: ErrorReport, state: State) {
         self.stat.failed(report.message());
         self.stat.set_state(Some(state));
@@ -427,16 +430,16 @@ impl Runner {
 
 /// Whether something is to be done before anything is written.
 fn is_called_away() -> bool {
-    worker::is_reload_asked() || sigterm::is_end_requested()
+    background_worker::is_reload_asked() || sigterm::is_end_requested()
 }
 
 /// Why a batch was not written, or nothing can be received.
 enum Refusal {
     /// The extension or the role of this worker is gone.
     Orphaned,
-    /// A failure of ours: to be tried again.
+    /// A failure of ours: retried.
     Ours(Failure),
-    /// An error of Postgres' own: to be tried again.
+    /// An error of Postgres' own: retried.
     Postgres(Box<ErrorReport>),
 }
 

@@ -1,7 +1,7 @@
-//! Who gets how many workers where there are fewer places than subscriptions ask for.
+//! Distributes workers among subscriptions that ask for more than there are places.
 
-/// Shares `places` among subscriptions that ask for so many workers each: all get one before any gets a second, and so
-/// on, and those named first have precedence.
+/// Shares `places` among subscriptions, given how many workers each asks for: all get one before any gets a second,
+/// and so on, and those named first have precedence.
 pub fn fair_shares(wanted: &[usize], places: usize) -> Vec<usize> {
     let mut shares = vec![0; wanted.len()];
     let mut left = places;

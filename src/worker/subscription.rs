@@ -1,4 +1,4 @@
-//! What is to be done: which queues to ingest from, as which role, with how many workers.
+//! Subscriptions: which queues to ingest from, as which role, with how many workers.
 
 use std::cell::Cell;
 
@@ -9,7 +9,8 @@ use crate::board::{self, LONGEST_URL};
 use crate::errors::Failure;
 use crate::installation;
 use crate::own_tables::{EXTENSION, IdleTrigger, OwnTable, SUBSCRIPTION};
-use crate::pg::transaction::{self, INDIFFERENT, Listener};
+use crate::pg::or_raise::OrRaise;
+use crate::pg::transaction::{self, Listener};
 use crate::pg::{identity, relation};
 use crate::stat::State;
 
@@ -30,7 +31,7 @@ pub struct Subscription {
 pub struct Obstacle {
     /// What `sqs_stat` shows as the state of the queue.
     pub state: State,
-    /// What stands in the way, in a clause, and what to do about it. None where it is what somebody wanted.
+    /// What is wrong, in a clause, and what to do about it. None if it is intended.
     pub reason: Option<(String, String)>,
 }
 
@@ -68,11 +69,11 @@ impl Obstacle {
 pub enum Reading {
     /// These are all subscriptions; none where the extension is not installed. The oldest comes first.
     Complete(Vec<Subscription>),
-    /// Somebody holds a lock that keeps it from being read.
+    /// Another session holds a lock that keeps it from being read.
     Locked,
 }
 
-/// Reads the subscriptions of this database, without waiting for anybody.
+/// Reads the subscriptions of this database, without waiting for locks.
 pub fn read() -> Reading {
     let Some(schema) = relation::extension_schema(EXTENSION) else {
         return Reading::Complete(Vec::new());
@@ -102,10 +103,10 @@ pub fn read() -> Reading {
                 .collect::<SpiResult<_>>()
         })
     });
-    Reading::Complete(subscriptions.unwrap_or_else(|error| pgrx::error!("{error}")))
+    Reading::Complete(subscriptions.or_raise())
 }
 
-/// Why nothing is done that the table says: code of others may have written it, or a check of ours did not see it.
+/// Why the table is ignored: code of others may have written it, or a check of ours did not see it.
 fn distrust(table: &OwnTable) -> Option<Obstacle> {
     if let Err(Failure::ForeignCode { what, remedy }) = table.check() {
         let reason = format!("{what} is not part of the extension");
@@ -182,7 +183,7 @@ impl Subscription {
 static LISTENER: Listener = Listener {
     committed,
     aborted,
-    ..INDIFFERENT
+    ..Listener::NOOP
 };
 
 thread_local! {
@@ -191,7 +192,7 @@ thread_local! {
     static WRITER: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
 }
 
-/// Has what `write` does to the table, as its owner, count as done by `role`.
+/// Runs `write`, which changes the table as its owner, so that the change counts as made by `role`.
 pub fn write_for<R>(role: pg_sys::Oid, write: impl FnOnce() -> R) -> R {
     struct Restored(Option<pg_sys::Oid>);
     impl Drop for Restored {

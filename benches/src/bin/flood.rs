@@ -105,7 +105,8 @@ struct Connection {
 impl Connection {
     fn call(&mut self, action: &str, body: &str) -> io::Result<String> {
         let request = format!(
-            "POST / HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: AmazonSQS.{action}\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST / HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: AmazonSQS.{action}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         self.output.write_all(request.as_bytes())?;

@@ -61,7 +61,7 @@ fn drain(io: &Io, options: &Options) -> Result<u64, Failure> {
             Next::Messages(received) => {
                 messages += received.len() as u64;
                 for message in received {
-                    message.content.map_err(|_| "a message is no login")?;
+                    message.content.map_err(|_| "a message is not a login")?;
                     receipts.push(message.receipt);
                 }
                 if receipts.len() >= RECEIPTS_AT_ONCE {

@@ -14,8 +14,8 @@ use tokio::task::LocalSet;
 const USAGE: &str = "queue-server [--port PORT] [--latency-ms MILLISECONDS] [--preload MESSAGES] [--certificate FILE]
 
 Serves Amazon SQS' JSON protocol on 127.0.0.1 from memory, for benchmarks and tests, and prints the URL of the queue
-`login-queue`. Port 0 (the default) takes a free one. With a certificate, the same port speaks HTTPS too: the server makes
-one and writes it to FILE, which clients must trust (SSL_CERT_FILE).";
+`login-queue`. Port 0 (the default) takes a free one. With a certificate, the same port speaks HTTPS too: the server
+makes one and writes it to FILE, which clients must trust (SSL_CERT_FILE).";
 
 struct Options {
     port: u16,
@@ -60,7 +60,7 @@ fn parse_options(mut arguments: impl Iterator<Item = String>) -> Result<Options,
                 options.latency =
                     Duration::try_from_secs_f64(milliseconds / 1000.0).map_err(|_| wrong())?;
             }
-            _ => return Err(format!("{name} is no option")),
+            _ => return Err(format!("{name} is not an option")),
         }
     }
     Ok(options)

@@ -129,7 +129,9 @@ async fn receive(
         }
         for message in &messages {
             let body = message.body().unwrap_or_default();
-            decoder.decode(body).map_err(|_| "a message is no login")?;
+            decoder
+                .decode(body)
+                .map_err(|_| "a message is not a login")?;
         }
         count += messages.len() as u64;
         if options.delete {

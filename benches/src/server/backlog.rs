@@ -99,8 +99,8 @@ pub enum NotChanged {
 }
 
 impl Backlog {
-    /// Adds `messages` generated logins of so many `people`, as if they had been sent one a millisecond up to `now` (Unix
-    /// milliseconds).
+    /// Adds `messages` generated logins of `people` people, as if they had been sent one a millisecond up to `now`
+    /// (Unix milliseconds).
     pub fn preload(&mut self, messages: u64, people: u64, now: u64) {
         let mut ids = Dice::new(now ^ u64::from(self.epoch) << 48);
         for number in 0..messages {

@@ -83,7 +83,7 @@ async fn send(queue: Rc<Queue>, messages: u64, rate: Option<f64>) {
 
 async fn wait(queue: &Queue, deleted: u64, timeout: f64) {
     let timeout = Duration::try_from_secs_f64(timeout).unwrap_or_default();
-    // A time-out is no error here: the counts tell.
+    // A time-out is not an error here: the counts show it.
     let _ = tokio::time::timeout(timeout, async {
         while queue.backlog.borrow().deleted() < deleted {
             queue.deleted.notified().await;

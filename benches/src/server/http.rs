@@ -96,7 +96,8 @@ async fn answer(
 fn write_response(response: &Response, output: &mut Vec<u8>) -> io::Result<()> {
     write!(
         output,
-        "HTTP/1.1 {}\r\nx-amzn-RequestId: 00000000-0000-4000-8000-000000000000\r\nContent-Type: application/x-amz-json-1.0\r\n\
+        "HTTP/1.1 {}\r\nx-amzn-RequestId: 00000000-0000-4000-8000-000000000000\r\n\
+         Content-Type: application/x-amz-json-1.0\r\n\
          Content-Length: {}\r\n",
         response.status,
         response.body.len(),
@@ -153,7 +154,8 @@ impl<S: AsyncRead + Unpin> Connection<S> {
     }
 }
 
-/// The request line and headers at the start of `input`, their length, and the body's; nothing while they are incomplete.
+/// The request line and headers at the start of `input`, their length, and the body's; nothing while they are
+/// incomplete.
 fn parse_head(input: &[u8]) -> io::Result<Option<(Request, usize, usize)>> {
     let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];

@@ -7,9 +7,9 @@
 //!
 //! One port takes HTTP and HTTPS.
 //!
-//! Layout: [`http`] reads requests and writes responses, [`actions`] is SQS, [`control`] is for the benchmarks (fill, reset,
-//! send at a rate, count), [`backlog`] holds the messages of one queue, [`handle`] is the text of a receipt handle,
-//! [`pause`] the latency and [`tls`] the server's certificate.
+//! Layout: [`http`] reads requests and writes responses, [`actions`] is SQS, [`control`] is for the benchmarks (fill,
+//! reset, send at a rate, count), [`backlog`] holds the messages of one queue, [`handle`] is the text of a receipt
+//! handle, [`pause`] the latency and [`tls`] the server's certificate.
 
 mod actions;
 mod backlog;
@@ -49,7 +49,7 @@ pub struct Server {
     tls: RefCell<Option<TlsAcceptor>>,
 }
 
-/// One queue, and who waits for something to happen to it.
+/// One queue, and the requests that wait for it to change.
 struct Queue {
     name: String,
     backlog: RefCell<Backlog>,

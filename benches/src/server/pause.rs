@@ -1,7 +1,7 @@
 //! A wait of exactly as long as asked for.
 //!
-//! tokio's own timer counts whole milliseconds and rounds up, which turns a latency of 10 ms into 11; the kernel's timers
-//! count nanoseconds.
+//! tokio's own timer counts whole milliseconds and rounds up, which turns a latency of 10 ms into 11; the kernel's
+//! timers count nanoseconds.
 
 use std::io;
 use std::os::fd::OwnedFd;

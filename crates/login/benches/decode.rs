@@ -8,7 +8,10 @@ use std::time::Instant;
 use login::{Decoder, Masker, VersionEncoding};
 
 const ROUNDS: u32 = 200_000;
-const LOGIN: &str = r#"{"user_id": "424cdd21-063a-43a7-b91b-7ca1a833afae", "app_version": "2.3.0", "device_type": "android", "ip": "199.172.111.135", "locale": "RU", "device_id": "593-47-5928"}"#;
+const LOGIN: &str = concat!(
+    r#"{"user_id": "424cdd21-063a-43a7-b91b-7ca1a833afae", "app_version": "2.3.0", "#,
+    r#""device_type": "android", "ip": "199.172.111.135", "locale": "RU", "device_id": "593-47-5928"}"#,
+);
 
 fn main() {
     let ipv6 = LOGIN.replace("199.172.111.135", "2001:DB8::1");

@@ -21,7 +21,7 @@ impl Decoder {
     /// Of a key that occurs twice the last value counts, as in Python's `json`. Unknown keys are ignored.
     ///
     /// # Errors
-    /// A [`Rejection`] if the body is no JSON, no login, or a login that breaks a rule or does not fit its columns.
+    /// A [`Rejection`] if the body is not JSON, not a login, or a login that breaks a rule or does not fit its columns.
     pub fn decode(&self, body: &str) -> Result<MaskedLogin, Rejection> {
         self.decode_and_keep(body, |_, _, _| Ok(()))
     }

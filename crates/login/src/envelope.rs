@@ -304,7 +304,10 @@ mod tests {
 
     #[test]
     fn a_login_is_no_envelope_whatever_else_it_has() {
-        let text = r#"{"ip": null, "Type": "Notification", "Message": "{}", "detail-type": "", "source": "", "detail": {}}"#;
+        let text = concat!(
+            r#"{"ip": null, "Type": "Notification", "Message": "{}", "#,
+            r#""detail-type": "", "source": "", "detail": {}}"#,
+        );
         assert!(matches!(open(text), Ok(Content::Login(_))));
     }
 }

@@ -115,7 +115,7 @@ fn within(name: &'static str, text: Cow<str>, max: usize) -> Result<String, Reje
     }
 }
 
-/// A row to be. Its address and device id are masked by construction.
+/// A login ready to insert. Its address and device id are masked by construction.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MaskedLogin {
     user_id: String,
@@ -127,7 +127,7 @@ pub struct MaskedLogin {
 }
 
 impl MaskedLogin {
-    /// Who logged in: at most 128 characters, without U+0000.
+    /// The user id: at most 128 characters, without U+0000.
     pub fn user_id(&self) -> &str {
         &self.user_id
     }

@@ -65,7 +65,8 @@ impl Masker {
         Masker(Function::HmacSha256(Box::new(state)))
     }
 
-    /// Every mask that `value` has, as an `ip` and as a `device_id`: one, unless it is another spelling of an IPv6 address.
+    /// Every mask that `value` has, as an `ip` and as a `device_id`: one, unless it is another spelling of an IPv6
+    /// address.
     pub fn masks_of(&self, value: &str) -> Vec<Mask> {
         let canonical = canonical(value);
         let mut masks = vec![self.mask(&canonical)];

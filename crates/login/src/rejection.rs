@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Why a body is no login that can be stored.
+/// Why a body is not a login that can be stored.
 ///
 /// `Display` is the reason for a user. It cannot quote the body: all that is kept here is fixed text and positions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,8 +17,8 @@ pub struct Rejection {
 /// The rule that was broken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rule {
-    /// The body, or what its envelope encloses, is no JSON text; or it is one with a lone surrogate (`"\ud800"`) or a
-    /// number beyond every range (`1e999`) where a login has its keys.
+    /// The body, or what its envelope encloses, is not a JSON text; or it is one with a lone surrogate (`"\ud800"`)
+    /// or a number beyond every range (`1e999`) where a login has its keys.
     NotJson,
     /// JSON without a single key of a login.
     NotALogin,
@@ -33,7 +33,7 @@ pub enum Rule {
         /// The characters that the column holds.
         max: usize,
     },
-    /// Contains U+0000. Refused in every field, masked ones too: a text with it is no value that a client means.
+    /// Contains U+0000. Refused in every field, masked ones too: no client means a text that contains it.
     NulCharacter,
     /// Not dotted numbers.
     NotAVersion,

@@ -39,7 +39,7 @@ fn main() {
     }
 }
 
-/// Receives and deletes so many; the I/O thread's CPU time at the end, in nanoseconds.
+/// Receives and deletes that many messages; the I/O thread's CPU time at the end, in nanoseconds.
 fn run(io: &Io, queue: &Queue, concurrency: usize, messages: u64, cpu: &Arc<AtomicU64>) -> u64 {
     let how = Receive {
         limit: Some(messages),
@@ -150,7 +150,16 @@ fn ten_messages() -> String {
     let messages: Vec<String> = (0..10)
         .map(|number| {
             format!(
-                r#"{{"MessageId":"5fea7756-0ea4-451a-a703-a558b933e27{number}","ReceiptHandle":"{handle}","MD5OfBody":"fafb00f5732ab283681e124bf8747ed1","Body":"{{\"user_id\": \"424cdd21-063a-43a7-b91b-7ca1a833afa{number}\", \"app_version\": \"2.3.0\", \"device_type\": \"android\", \"ip\": \"199.172.111.135\", \"locale\": \"RU\", \"device_id\": \"593-47-5928\"}}","Attributes":{{"SentTimestamp":"1545082649183","ApproximateReceiveCount":"1"}}}}"#
+                concat!(
+                    r#"{{"MessageId":"5fea7756-0ea4-451a-a703-a558b933e27{number}","#,
+                    r#""ReceiptHandle":"{handle}","MD5OfBody":"fafb00f5732ab283681e124bf8747ed1","#,
+                    r#""Body":"{{\"user_id\": \"424cdd21-063a-43a7-b91b-7ca1a833afa{number}\", "#,
+                    r#"\"app_version\": \"2.3.0\", \"device_type\": \"android\", "#,
+                    r#"\"ip\": \"199.172.111.135\", \"locale\": \"RU\", \"device_id\": \"593-47-5928\"}}","#,
+                    r#""Attributes":{{"SentTimestamp":"1545082649183","ApproximateReceiveCount":"1"}}}}"#,
+                ),
+                number = number,
+                handle = handle,
             )
         })
         .collect();
@@ -159,7 +168,8 @@ fn ten_messages() -> String {
 
 fn response(body: &str) -> Vec<u8> {
     format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\nx-amzn-RequestId: 0\r\nContent-Length: {}\r\n\r\n{body}",
+        "HTTP/1.1 200 OK\r\nContent-Type: application/x-amz-json-1.0\r\nx-amzn-RequestId: 0\r\n\
+         Content-Length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()

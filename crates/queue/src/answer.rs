@@ -2,7 +2,7 @@
 //! when nothing arrives any more.
 //!
 //! The SDK reads an answer to its end before it parses it. So its body is wrapped on its way from the connection to the
-//! SDK, and what the wrapper sees is shared with whoever made the call.
+//! SDK, and what the wrapper sees is shared with the caller.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,13 +27,13 @@ pub(crate) struct Budget(Mutex<Spent>);
 #[derive(Default)]
 struct Spent {
     bytes: usize,
-    /// One answer may go on although nothing is left: else all could be half read, and none would ever be done.
+    /// One answer may exceed the budget: otherwise all could be half read, and none would ever finish.
     has_overdraft: bool,
     waiting: Vec<Waker>,
 }
 
 impl Budget {
-    /// Takes `bytes`, or tells `context` when it is worth asking again. An answer that `may_overdraw` always gets them.
+    /// Takes `bytes`, or wakes `context` when it is worth asking again. An answer that `may_overdraw` always gets them.
     fn take(&self, bytes: usize, may_overdraw: &mut bool, context: &Context<'_>) -> Poll<()> {
         let mut spent = lock(&self.0);
         if spent.bytes + bytes > MOST_BYTES && !*may_overdraw {

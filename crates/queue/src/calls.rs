@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Polls may take so much of all calls, as a fraction: what they bring has to be deleted meanwhile, which takes as many
+/// The share of all calls that polls may take: what they bring has to be deleted meanwhile, which takes as many
 /// calls.
 const SHARE_OF_POLLS: (usize, usize) = (1, 2);
 
@@ -33,7 +33,7 @@ impl Calls {
         calls
     }
 
-    /// From now on so many, if that is more than before.
+    /// Raises the number of calls to this, if that is more than before.
     pub(crate) fn allow(&self, most: usize) {
         let before = self.most.get();
         if most > before {
@@ -72,7 +72,7 @@ fn share_of_polls(calls: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// How many permits of each kind are to be had at once.
+    /// How many permits of each kind there are.
     fn free(calls: &Calls) -> (usize, usize) {
         (
             calls.all.available_permits(),

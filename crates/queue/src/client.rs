@@ -1,4 +1,4 @@
-//! The three calls, made by the SDK: each within its time, with the credentials that are there, and with its errors told
+//! The three calls, made by the SDK: each within its time, with the credentials that are there, and with its errors
 //! in our own words.
 //!
 //! Nothing of the SDK's is formatted with `{:?}`: outputs, messages and errors hold bodies.
@@ -104,8 +104,8 @@ impl Client {
         connected.unwrap_or(&self.endpoint.origin).is_aws()
     }
 
-    /// Receives. The answer has to begin within `limit`; then it may take its time as long as it does not stall. Each body
-    /// goes to `decode` and nowhere else.
+    /// Receives. The answer has to begin within `limit`; after that it may take as long as it needs, if it does not
+    /// stall. Each body goes to `decode` and nowhere else.
     pub(crate) async fn receive<T>(
         &self,
         request: &ReceiveRequest,
@@ -165,7 +165,7 @@ impl Client {
         ))
     }
 
-    /// Hides up to ten messages for so many seconds from now: a verdict on each, in order.
+    /// Hides up to ten messages for `seconds` from now; returns a verdict on each, in order.
     pub(crate) async fn change_visibility(
         &self,
         queue_url: &str,
@@ -335,7 +335,7 @@ fn failed(entry: &BatchResultErrorEntry) -> Failed<'_> {
     }
 }
 
-/// Hands each body to `decode`. Nothing is told of an answer that lacks what every message has.
+/// Hands each body to `decode`. An answer that lacks what every message has is reported without quoting it.
 fn decoded<T>(
     output: ReceiveMessageOutput,
     mut decode: impl FnMut(&str) -> T,

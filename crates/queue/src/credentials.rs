@@ -25,8 +25,8 @@ const REFRESH_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 const REFRESH_PAUSE: Duration = Duration::from_secs(30);
 /// How often to look while there are none.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// How long a call waits for a source. Off EC2, it takes seconds until the instance metadata service turns out not to be
-/// there.
+/// How long a call waits for a source. Off EC2, it takes seconds until the instance metadata service turns out not to
+/// be there.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// How long a source may take. It goes on while calls give up, so that a slow one is of use to the next of them.
 const LONGEST_LOAD: Duration = Duration::from_secs(60);
@@ -116,7 +116,7 @@ impl CredentialSource {
         }
     }
 
-    /// Those that are there, as far as they may be told.
+    /// The current credentials, without their secrets.
     pub(crate) fn found(&self) -> Result<FoundCredentials, Error> {
         let state = self.0.lock();
         let current = state
@@ -129,7 +129,7 @@ impl CredentialSource {
         })
     }
 
-    /// AWS did not take them: others are looked for, but not again and again.
+    /// AWS did not accept them: looks for others, but not over and over.
     pub(crate) fn reject(&self, generation: Generation) {
         let mut state = self.0.lock();
         if state.generation == generation.0
@@ -291,7 +291,7 @@ impl Load for StandardChain {
 
 struct WrittenDown;
 
-/// Marks credentials that nobody gave.
+/// Marks placeholder credentials.
 #[derive(Clone, Debug)]
 struct Placeholder;
 

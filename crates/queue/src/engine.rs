@@ -17,11 +17,11 @@ use tokio::time::timeout_at;
 
 use crate::calls::Calls;
 use crate::client::Client;
+use crate::extend_visibility::extend_visibility;
 use crate::handles::Store;
 use crate::http::Http;
-use crate::keep_visible::keep_invisible;
+use crate::observed::Queue;
 use crate::panics::{caught_in, last_location};
-use crate::queue::Queue;
 use crate::receipts::{Receipt, Receipts};
 use crate::remote::Remote;
 use crate::settle::{Fate, settle};
@@ -73,9 +73,9 @@ impl Engine {
         })
     }
 
-    /// Obeys until it is told to shut down, or something panics. Whether all that was to be done was done.
+    /// Carries out commands until it is told to shut down, or something panics. Returns whether everything was done.
     pub(crate) async fn run(self: &Rc<Engine>, mut commands: UnboundedReceiver<Command>) -> bool {
-        self.spawn(keep_invisible(self.clone()));
+        self.spawn(extend_visibility(self.clone()));
         loop {
             select! {
                 biased;
@@ -145,7 +145,7 @@ impl Engine {
         self.closing.get()
     }
 
-    /// So many messages that were to be settled are settled, one way or the other.
+    /// Counts messages that are settled, one way or the other.
     pub(crate) fn settled(&self, messages: usize) {
         if self.shared.settled(messages as u64) {
             self.progress.notify_one();

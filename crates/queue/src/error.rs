@@ -45,7 +45,7 @@ pub enum ErrorKind {
     Tls,
     /// No answer in time.
     TimedOut,
-    /// There is no such queue.
+    /// The queue does not exist.
     NoSuchQueue,
     /// These credentials may not do that.
     AccessDenied,
@@ -92,7 +92,7 @@ impl Error {
         matches!(self.kind, ErrorKind::Broken | ErrorKind::TimedOut)
     }
 
-    /// What the SDK's error means. Nothing of an answer is told but the code and the message of an error of SQS'.
+    /// What the SDK's error means. Of an answer, only the code and message of an SQS error are reported.
     pub(crate) fn of_sdk<E: ProvideErrorMetadata>(
         error: &SdkError<E, HttpResponse>,
         exchange: &Exchange,

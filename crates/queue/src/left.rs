@@ -1,6 +1,7 @@
 //! When messages that were left in the queue are visible to others again.
 //!
-//! Whoever leaves a message of a FIFO queue has to know: until then, SQS holds back what follows it in its group.
+//! The caller that leaves a message of a FIFO queue has to know this: until then, SQS holds back what follows it in
+//! its group.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -106,7 +107,7 @@ impl Left {
 }
 
 impl State {
-    /// Forgets what is over, each time that twice as many are there as last time.
+    /// Forgets what is over, each time that the number of entries has doubled.
     fn prune(&mut self, now: Instant) {
         if self.messages.len() < self.prune_at.max(FEW) {
             return;

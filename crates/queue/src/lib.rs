@@ -1,4 +1,4 @@
-//! What SQS does: queue URL and endpoint, receive ahead, delete, release, keep visible.
+//! What SQS does: queue URL and endpoint, receive ahead, delete, release, keep hidden.
 //! Generic over what a body is decoded to; knows nothing of Postgres.
 //!
 //! # Vocabulary
@@ -16,7 +16,7 @@
 //!              I/O thread                                              other side
 //!  SQS ─► poll ─► parse, decode ─► pipe ──────── eventfd ───────────► Inlet::next
 //!                     └► receipts: handles stay                            │
-//!                          │  keep visible, at half time                   │
+//!                          │  extend visibility, at half                   │
 //!  SQS ◄─ delete, release ◄┴──────────── commands ◄──────────── Io::settle ┘
 //! ```
 //! One thread with a single-threaded runtime does all of it, born with every signal blocked. It is meant for a
@@ -56,22 +56,22 @@ mod endpoint;
 mod engine;
 mod error;
 mod examine;
+mod extend_visibility;
 mod handles;
 mod headers;
 mod http;
-mod io;
-mod keep_visible;
 mod left;
+mod observed;
 mod panics;
 mod pipe;
 mod profile;
-mod queue;
 mod ramp;
 mod receipts;
 mod receive;
 mod remote;
 mod settle;
 mod shared;
+mod thread;
 mod url;
 mod wake;
 mod window;
@@ -83,11 +83,11 @@ pub use examine::{
     Redrive, Right, Tls,
 };
 pub use handles::OpenFile;
-pub use io::{Inlet, Io, Pending, Setup};
 pub use left::Hidden;
+pub use observed::{Observer, Queue};
 pub use pipe::{End, Next, Received};
-pub use queue::{Observer, Queue};
 pub use receipts::Receipt;
 pub use receive::Receive;
 pub use settle::Fate;
+pub use thread::{Inlet, Io, Pending, Setup};
 pub use url::{InvalidQueueUrl, QueueUrl};

@@ -77,7 +77,7 @@ pub(crate) struct Pipe<T> {
 struct State<T> {
     items: VecDeque<Item<T>>,
     outcome: Option<Outcome>,
-    /// The error that receiving is struggling with at present.
+    /// The error that receiving is retrying at present.
     trouble: Option<Error>,
     reader_is_gone: bool,
     winding_down: bool,
@@ -115,7 +115,7 @@ impl<T> Pipe<T> {
         has_room
     }
 
-    /// Puts a response in, or gives it back if nobody will take it.
+    /// Adds a response, or returns it if it will not be taken.
     pub(crate) fn push(&self, messages: Vec<Received<T>>) -> Result<(), Vec<Received<T>>> {
         let mut state = self.lock();
         if state.is_over() {
@@ -125,7 +125,7 @@ impl<T> Pipe<T> {
         Ok(())
     }
 
-    /// Tells, after what is already there, that receiving fails but goes on.
+    /// Reports, after what is already there, that receiving fails but continues.
     pub(crate) fn tell(&self, error: Error) {
         let mut state = self.lock();
         state.trouble = Some(error.clone());
@@ -141,7 +141,7 @@ impl<T> Pipe<T> {
         self.lock().trouble.clone()
     }
 
-    /// Nothing more will be put in.
+    /// Nothing more will be added.
     pub(crate) fn finish(&self, outcome: Outcome) {
         self.lock().outcome.get_or_insert(outcome);
     }
@@ -176,7 +176,7 @@ impl<T> Pipe<T> {
         }
     }
 
-    /// A poll was sent, which is likely to bring something until `young_until` if there is something.
+    /// A poll was sent. Until `young_until` it is likely to deliver something, if there is something.
     pub(crate) fn poll_began(&self, young_until: Instant) {
         let mut state = self.lock();
         state.polls += 1;

@@ -13,8 +13,8 @@ use aws_runtime::env_config::file::{Builder, EnvConfigFileKind, EnvConfigFiles};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::os_shim_internal::{Env, Fs};
 
-/// Everything that AWS' programs would find, with the standard chain of credentials. `http` calls where credentials are
-/// to be had.
+/// Everything that AWS' programs would find, with the standard chain of credentials. `http` makes the
+/// calls that fetch credentials.
 pub(crate) async fn standard_config(http: SharedHttpClient, region: &str) -> SdkConfig {
     aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))

@@ -47,8 +47,8 @@ impl Ramp {
         Some(share as u8)
     }
 
-    /// A poll that was sent at `sent` and might ask for `share` messages brought `got`, which was as many as it asked for,
-    /// or not.
+    /// Records that a poll sent at `sent`, which could ask for `share` messages, brought `got`, and whether that was
+    /// all it asked for.
     pub(crate) fn answered(&mut self, share: u8, got: usize, is_full: bool, sent: Instant) {
         self.give_back(u64::from(share).saturating_sub(got as u64));
         self.has_backlog |= is_full;

@@ -1,4 +1,4 @@
-//! The receipt handles of every message that is held: received, and neither deleted, released nor left.
+//! The receipt handles of every message that is held: received, and not yet deleted, released or left.
 //!
 //! A handle is hundreds of bytes long and of use to the I/O thread only, so it stays there, and the other side holds
 //! a [`Receipt`], eight bytes.
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::batch::{BATCH, Verdict};
 use crate::error::Error;
 use crate::handles::{Handles, Kept, Store};
-use crate::queue::{Observer, Queue};
+use crate::observed::{Observer, Queue};
 use crate::remote::Remote;
 
 /// A message may stay invisible for twelve hours from when it was received (SQS developer guide, "Amazon SQS

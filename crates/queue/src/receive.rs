@@ -14,8 +14,8 @@ use crate::batch::BATCH;
 use crate::client::{ReceiveRequest, Response};
 use crate::engine::{Engine, PollUnderWay};
 use crate::error::{Error, ErrorKind};
+use crate::observed::Queue;
 use crate::pipe::{End, Outcome, Pipe, Received};
-use crate::queue::Queue;
 use crate::ramp::Ramp;
 use crate::receipts::{Invisibility, Receipt};
 use crate::remote::Remote;
@@ -24,7 +24,7 @@ use crate::settle::{Fate, settle};
 /// How to receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receive {
-    /// Receive at most so many messages in all; `None`: no limit.
+    /// Receive at most this many messages in all; `None`: no limit.
     pub limit: Option<u64>,
     /// True: a poll that came back empty ends it. False: it goes on for ever.
     pub until_empty: bool,
@@ -76,10 +76,10 @@ const PATIENCE_UNREACHABLE: Duration = Duration::from_secs(3);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_WITH_AN_END: Duration = Duration::from_secs(2);
-/// A failure that may pass is worth telling when it has not passed by so many attempts.
+/// A failure that may pass is reported once this many attempts have failed.
 const WORTH_TELLING: u32 = 3;
 
-/// Receives until the end, the failure, or until nobody wants any more. What comes after that is released.
+/// Receives until the end, a failure, or until no more is wanted. What arrives after that is released.
 pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
     engine: Rc<Engine>,
     queue: Queue,
@@ -137,7 +137,7 @@ struct Answer<T> {
     response: Response<T>,
     /// For how long it was asked to wait.
     wait: Duration,
-    /// It brought as many messages as were asked for.
+    /// It brought all the messages that were asked for.
     is_full: bool,
     invisibility: Invisibility,
     /// Until it is dealt with, the poll counts as under way.
@@ -198,7 +198,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         }
     }
 
-    /// One poll, with its waits and retries: an answer, or `None` if nobody wants one any more.
+    /// One poll, with its waits and retries: an answer, or `None` if none is wanted any more.
     async fn poll(&self, share: u8) -> Result<Option<Answer<T>>, Error> {
         let longest_wait = self.longest_wait();
         let mut wait_left = self.how.wait;
@@ -232,7 +232,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         }
     }
 
-    /// One call, tried again until it is answered, patience is at its end, or nobody wants it any more.
+    /// One call, retried until it is answered, patience runs out, or it is no longer wanted.
     async fn ask(&self, share: u8, wait: Duration) -> Result<Option<Answer<T>>, Error> {
         let has_backlog = self.ramp.borrow().has_backlog();
         let first = if has_backlog {
@@ -444,7 +444,7 @@ fn patience(error: &Error) -> Duration {
     }
 }
 
-/// How receiving without an end fares.
+/// How an endless receive is doing.
 #[derive(Default)]
 struct Health {
     failures_in_a_row: u32,

@@ -6,22 +6,22 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::client::Client;
-use crate::queue::Queue;
+use crate::observed::Queue;
 use crate::receipts::Receipt;
 use crate::window::Window;
 
-/// Most calls of a kind in flight: how many there really are is what brings more, and what [`Calls`](crate::calls::Calls)
-/// lets be.
+/// The most calls of a kind in flight. How many there really are depends on whether more calls bring more, and on
+/// [`Calls`](crate::calls::Calls).
 const MOST_CALLS: usize = 512;
 /// A FIFO queue takes 300 calls a second (SQS developer guide, "Quotas").
 const MOST_CALLS_FIFO: usize = 16;
-/// Calls that are begun with: what one transaction of a usual size takes.
+/// The number of calls to begin with: enough for one transaction of a usual size.
 const FIRST_CALLS: usize = 16;
 
 /// Most messages that a queue lets be in flight (SQS developer guide, "Quotas").
 const MOST_IN_FLIGHT: usize = 120_000;
 
-/// There is one for a queue, whoever receives from it: what they settle shares calls.
+/// There is one for each queue, however many receive from it, so that what they settle shares calls.
 pub(crate) struct Remote {
     pub url: String,
     pub is_fifo: bool,
@@ -64,13 +64,13 @@ impl Remote {
         self.url == queue.url().as_str() && self.client.endpoint() == queue.endpoint()
     }
 
-    /// So many messages of it are held more, or fewer.
+    /// Counts messages of it that are held, or no longer held.
     pub(crate) fn count_held(&self, more: usize, fewer: usize) {
         self.held
             .set((self.held.get() + more).saturating_sub(fewer));
     }
 
-    /// Whether this process alone holds as many messages as the queue lets be in flight. A long poll is then answered
+    /// Whether this process alone holds all the messages that the queue allows in flight. A long poll is then answered
     /// with nothing, as if the queue were empty.
     pub(crate) fn is_at_its_limit(&self) -> bool {
         self.held.get() >= MOST_IN_FLIGHT

@@ -9,11 +9,11 @@ use crate::backoff::Backoff;
 use crate::batch::{BATCH, Verdict};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
-use crate::queue::Observer;
+use crate::observed::Observer;
 use crate::receipts::{Receipt, Receipts};
 use crate::remote::{Lane, Remote};
 
-/// What is to become of a message.
+/// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It is deleted from the queue.
@@ -24,35 +24,27 @@ pub enum Fate {
     Leave,
 }
 
-/// A fate that takes a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Work {
-    Delete,
-    Release,
-    Leave,
-}
-
-impl Work {
+impl Fate {
     fn lane(self, remote: &Remote) -> &Lane {
         match self {
-            Work::Delete => &remote.deletes,
-            Work::Release => &remote.releases,
-            Work::Leave => &remote.leaves,
+            Fate::Delete => &remote.deletes,
+            Fate::Release => &remote.releases,
+            Fate::Leave => &remote.leaves,
         }
     }
 
     /// How long it is tried. A message that was not released comes back by itself, so less is spent on it.
     fn patience(self) -> Duration {
         match self {
-            Work::Delete => Duration::from_secs(30),
-            Work::Release | Work::Leave => Duration::from_secs(10),
+            Fate::Delete => Duration::from_secs(30),
+            Fate::Release | Fate::Leave => Duration::from_secs(10),
         }
     }
 
     fn attempts(self) -> u32 {
         match self {
-            Work::Delete => u32::MAX,
-            Work::Release | Work::Leave => 3,
+            Fate::Delete => u32::MAX,
+            Fate::Release | Fate::Leave => 3,
         }
     }
 }
@@ -62,28 +54,23 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Hands `receipts` to their queues. Those that are not held, or were settled before, count as settled.
 pub(crate) fn settle(engine: &Rc<Engine>, mut receipts: Vec<Receipt>, fate: Fate) {
-    let work = match fate {
-        Fate::Delete => Work::Delete,
-        Fate::Release => {
-            receipts.sort_unstable();
-            Work::Release
-        }
-        Fate::Leave => Work::Leave,
-    };
+    if fate == Fate::Release {
+        receipts.sort_unstable();
+    }
     let mut touched: Vec<Rc<Remote>> = Vec::new();
     for receipt in receipts {
         let claimed = engine.receipts.borrow_mut().claim(receipt);
-        if work == Work::Leave {
+        if fate == Fate::Leave {
             engine.shared.left.claim(receipt, claimed.is_some());
         }
         let Some(remote) = claimed else {
             engine.settled(1);
             continue;
         };
-        if work != Work::Delete {
+        if fate != Fate::Delete {
             engine.receipts.borrow_mut().stop_keeping(receipt);
         }
-        let lane = work.lane(&remote);
+        let lane = fate.lane(&remote);
         if lane.is_idle() {
             lane.last_progress.set(Instant::now());
         }
@@ -93,26 +80,26 @@ pub(crate) fn settle(engine: &Rc<Engine>, mut receipts: Vec<Receipt>, fate: Fate
         }
     }
     for remote in touched {
-        start_calls_soon(engine, &remote, work);
+        start_calls_soon(engine, &remote, fate);
     }
 }
 
 /// Starts calls once everything that was handed over with these messages is here, so that they share batches: a
 /// transaction hands over what each of its subtransactions received.
-fn start_calls_soon(engine: &Rc<Engine>, remote: &Rc<Remote>, work: Work) {
-    if work.lane(remote).is_about_to_call.replace(true) {
+fn start_calls_soon(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
+    if fate.lane(remote).is_about_to_call.replace(true) {
         return;
     }
     let (engine, remote) = (engine.clone(), remote.clone());
     engine.clone().spawn(async move {
-        work.lane(&remote).is_about_to_call.set(false);
-        start_calls(&engine, &remote, work);
+        fate.lane(&remote).is_about_to_call.set(false);
+        start_calls(&engine, &remote, fate);
     });
 }
 
-/// Starts as many calls as there may be at once and work for.
-fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, work: Work) {
-    let lane = work.lane(remote);
+/// Starts as many calls as the window allows and the pending receipts need.
+fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
+    let lane = fate.lane(remote);
     while lane.calls.get() < lane.window.borrow().size() {
         let receipts: Vec<Receipt> = {
             let mut pending = lane.pending.borrow_mut();
@@ -126,7 +113,7 @@ fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, work: Work) {
         let batch = Batch {
             engine: engine.clone(),
             remote: remote.clone(),
-            work,
+            fate,
             remaining: receipts,
         };
         engine.spawn(carry_out(batch));
@@ -136,32 +123,32 @@ fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, work: Work) {
 async fn carry_out(mut batch: Batch) {
     let (began, messages) = (Instant::now(), batch.remaining.len());
     batch.settle().await;
-    let (engine, remote, work) = (batch.engine.clone(), batch.remote.clone(), batch.work);
+    let (engine, remote, fate) = (batch.engine.clone(), batch.remote.clone(), batch.fate);
     drop(batch);
-    let lane = work.lane(&remote);
+    let lane = fate.lane(&remote);
     lane.calls.set(lane.calls.get() - 1);
     if !lane.pending.borrow().is_empty() {
         let mut window = lane.window.borrow_mut();
         window.answered(messages, began, Instant::now());
     }
-    start_calls(&engine, &remote, work);
+    start_calls(&engine, &remote, fate);
 }
 
 /// Up to ten messages that are settled with one call, and those of them that are still to be settled.
 struct Batch {
     engine: Rc<Engine>,
     remote: Rc<Remote>,
-    work: Work,
+    fate: Fate,
     remaining: Vec<Receipt>,
 }
 
 impl Batch {
-    /// Tries until all are settled, refused, or patience is at its end.
+    /// Tries until all are settled or refused, or patience runs out.
     async fn settle(&mut self) {
         let began = Instant::now();
         let mut backoff = Backoff::up_to(LONGEST_PAUSE);
         for attempt in 1.. {
-            let time_left = self.work.patience().saturating_sub(began.elapsed());
+            let time_left = self.fate.patience().saturating_sub(began.elapsed());
             let result = self.call(time_left.min(ATTEMPT_TIMEOUT)).await;
             self.note_hidden(&result);
             match result {
@@ -176,7 +163,7 @@ impl Batch {
                 return;
             }
             let pause = backoff.pause();
-            if attempt >= self.work.attempts() || began.elapsed() + pause >= self.work.patience() {
+            if attempt >= self.fate.attempts() || began.elapsed() + pause >= self.fate.patience() {
                 self.give_up();
                 let nothing_else_went_through = self.lane().last_progress.get() <= began;
                 if nothing_else_went_through {
@@ -189,7 +176,7 @@ impl Batch {
     }
 
     async fn call(&self, limit: Duration) -> Result<Vec<Verdict>, Error> {
-        if self.work != Work::Delete {
+        if self.fate != Fate::Delete {
             self.extensions_to_end().await;
         }
         let _permit = self.engine.calls.settle().await;
@@ -213,10 +200,10 @@ impl Batch {
 
     /// In seconds. All messages of a batch were received alike.
     fn visibility_timeout(&self, receipts: &Receipts) -> Option<u64> {
-        match self.work {
-            Work::Delete => None,
-            Work::Release => Some(0),
-            Work::Leave => self
+        match self.fate {
+            Fate::Delete => None,
+            Fate::Release => Some(0),
+            Fate::Leave => self
                 .remaining
                 .first()
                 .and_then(|first| receipts.visibility_timeout(*first)),
@@ -238,7 +225,7 @@ impl Batch {
 
     /// What was left, or may have been, is hidden from now on for its visibility timeout.
     fn note_hidden(&self, result: &Result<Vec<Verdict>, Error>) {
-        if self.work != Work::Leave {
+        if self.fate != Fate::Leave {
             return;
         }
         let now = Instant::now();
@@ -282,14 +269,14 @@ impl Batch {
         self.settled(&given_up, |observer, count| observer.delete_failed(count));
     }
 
-    /// Tells what became of messages, and forgets them.
+    /// Reports what became of messages, and forgets them.
     fn settled(&self, messages: &[Receipt], tell: impl Fn(&dyn Observer, u64)) {
         let mut receipts = self.engine.receipts.borrow_mut();
-        if self.work == Work::Delete {
+        if self.fate == Fate::Delete {
             receipts.tell_observers(messages, tell);
         }
         for receipt in messages {
-            if self.work == Work::Leave
+            if self.fate == Fate::Leave
                 && let Some(until) = receipts.hidden_until(*receipt)
             {
                 self.engine.shared.left.settle(*receipt, until);
@@ -300,7 +287,7 @@ impl Batch {
     }
 
     fn lane(&self) -> &Lane {
-        self.work.lane(&self.remote)
+        self.fate.lane(&self.remote)
     }
 }
 
@@ -311,7 +298,7 @@ impl Drop for Batch {
     }
 }
 
-/// Whether to call again. A stranger's answer is likely a proxy's, and passes. So may a want of credentials: there were
+/// Whether to call again. A stranger's answer is likely a proxy's, and passes. So may missing credentials: there were
 /// some when the messages were received.
 fn may_pass(error: &Error) -> bool {
     use ErrorKind::*;

@@ -26,18 +26,18 @@ impl Shared {
         })
     }
 
-    /// Whether the I/O thread is there and takes orders.
+    /// Whether the I/O thread is running and accepts commands.
     pub(crate) fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
 
-    /// The I/O thread takes no more orders.
+    /// The I/O thread accepts no more commands.
     pub(crate) fn close(&self) {
         self.open.store(false, Ordering::Release);
         self.wake.raise();
     }
 
-    /// Where in the source the I/O thread came to grief.
+    /// Where in the source the I/O thread panicked.
     pub(crate) fn fault(&self) -> Option<&str> {
         self.fault.get().map(String::as_str)
     }
@@ -51,12 +51,12 @@ impl Shared {
         self.unsettled.load(Ordering::Acquire)
     }
 
-    /// So many messages more are to be settled.
+    /// Counts messages that are to be settled.
     pub(crate) fn handed_over(&self, messages: u64) {
         self.unsettled.fetch_add(messages, Ordering::AcqRel);
     }
 
-    /// So many messages less are to be settled. Whether none is left.
+    /// Counts messages that have been settled. Returns whether none is left.
     pub(crate) fn settled(&self, messages: u64) -> bool {
         let none_left = self.unsettled.fetch_sub(messages, Ordering::AcqRel) == messages;
         if none_left && messages > 0 {

@@ -11,13 +11,14 @@ use std::net::Ipv6Addr;
 /// | `https://sqs.REGION.amazonaws.com/ACCOUNT/NAME` | AWS; also `sqs-fips.`, and the other partitions' suffixes |
 /// | `https://sqs.REGION.api.aws/ACCOUNT/NAME` | AWS, dual stack |
 /// | `https://vpce-ID.sqs.REGION.vpce.amazonaws.com/ACCOUNT/NAME` | AWS, VPC endpoint |
-/// | `https://REGION.queue.amazonaws.com/ACCOUNT/NAME`, `https://queue.amazonaws.com/ACCOUNT/NAME` | AWS, legacy; the second is us-east-1 |
+/// | `https://REGION.queue.amazonaws.com/ACCOUNT/NAME` | AWS, legacy |
+/// | `https://queue.amazonaws.com/ACCOUNT/NAME` | AWS, legacy, us-east-1 |
 /// | `http://sqs.REGION.localhost.localstack.cloud:4566/ACCOUNT/NAME` | LocalStack, standard |
 /// | `http://REGION.queue.localhost.localstack.cloud:4566/ACCOUNT/NAME` | LocalStack, domain |
 /// | `http://HOST:4566/queue/REGION/ACCOUNT/NAME` | LocalStack, path |
-/// | `http://HOST:PORT/ACCOUNT/NAME`, `http://HOST:PORT/queue/NAME` | LocalStack, ElasticMQ and the like |
+/// | `http://HOST:PORT/ACCOUNT/NAME`, `http://HOST:PORT/queue/NAME` | LocalStack, ElasticMQ and other emulators |
 ///
-/// Scheme and host are brought to lower case, a default port and a trailing slash are dropped.
+/// Scheme and host are lower-cased; a default port and a trailing slash are dropped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QueueUrl {
     text: String,
@@ -41,7 +42,7 @@ pub enum InvalidQueueUrl {
     /// `?` or `#`.
     #[error("it must not have a query or a fragment")]
     Query,
-    /// No host, or one that is no DNS name or address.
+    /// No host, or one that is neither a DNS name nor an address.
     #[error("its host is not a host name or an IP address")]
     Host,
     /// A port that is not a number from 1 to 65535.
@@ -205,7 +206,7 @@ impl Origin {
         self.encrypted
     }
 
-    /// Who answers there.
+    /// The server that answers there.
     ///
     /// # Errors
     /// AWS, but not SQS, or not through https.
@@ -258,7 +259,7 @@ const AWS_SUFFIXES: [&str; 14] = [
 
 const LOCALSTACK_SUFFIX: &str = ".localhost.localstack.cloud";
 
-/// Who answers at a host, and for which region.
+/// Which server answers at a host, and for which region.
 enum Site<'a> {
     Aws(&'a str),
     Other(Option<&'a str>),
@@ -329,7 +330,7 @@ fn is_queue_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// Splits `host:port` and brings the host to its normal form.
+/// Splits `host:port` and normalises the host.
 fn split_port(authority: &str) -> Result<(String, Option<&str>), InvalidQueueUrl> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (address, after) = rest.split_once(']').ok_or(InvalidQueueUrl::Host)?;
@@ -610,7 +611,8 @@ mod tests {
     proptest! {
         #[test]
         fn glob_is_its_definition(pattern in "[ab*?]{0,8}", text in "[ab]{0,10}") {
-            prop_assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), glob_by_definition(pattern.as_bytes(), text.as_bytes()));
+            let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+            prop_assert_eq!(glob(pattern, text), glob_by_definition(pattern, text));
         }
 
         #[test]
@@ -620,7 +622,10 @@ mod tests {
 
         #[test]
         fn what_is_parsed_stays_itself(
-            host in "[a-zA-Z0-9]{1,8}(\\.[a-z0-9]{1,5}){0,2}", port in 1u16.., account in "[0-9]{12}", name in "[A-Za-z0-9_-]{1,75}(\\.fifo)?",
+            host in "[a-zA-Z0-9]{1,8}(\\.[a-z0-9]{1,5}){0,2}",
+            port in 1u16..,
+            account in "[0-9]{12}",
+            name in "[A-Za-z0-9_-]{1,75}(\\.fifo)?",
         ) {
             let url = QueueUrl::parse(&format!("http://{host}:{port}/{account}/{name}")).unwrap();
             prop_assert_eq!(url.name(), &name);

@@ -42,8 +42,8 @@ impl Wake {
 
     /// Makes the eventfd unreadable. The reader looks after this, never before.
     ///
-    /// The order loses no wake-up: whoever raises before `raised` is cleared has put its news before the
-    /// reader looks, and whoever raises after it writes again. Cleared first, a raise in between would have
+    /// The order loses no wake-up: a raise before `raised` is cleared has published its news before the
+    /// reader looks, and a raise after that writes again. Cleared first, a raise in between would have
     /// its write read away while `raised` stays set, and every later raise would be silent.
     pub(crate) fn acknowledge(&self) {
         let mut count = [0u8; 8];

@@ -1,14 +1,14 @@
-//! How many calls of a kind to have in flight: as many as bring more.
+//! How many calls of a kind to have in flight: more, as long as more calls bring more.
 //!
-//! Nobody knows beforehand what a queue and a machine give. At AWS a call takes milliseconds whatever else is under way,
-//! and a hundred calls bring a hundred times as much as one; an emulator on the same machine does one thing at a time,
-//! and more calls only wait for each other. So the window doubles for as long as that brings more, round by round, and
-//! looks again now and then whether it would.
+//! Nobody knows beforehand what a queue and a machine give. At AWS a call takes milliseconds whatever else is under
+//! way, and a hundred calls bring a hundred times as much as one; an emulator on the same machine does one thing at a
+//! time, and more calls only wait for each other. So the window doubles for as long as that brings more, round by
+//! round, and looks again now and then whether it would.
 
 use std::time::{Duration, Instant};
 
-/// Twice as many calls are worth it if they bring so much more. They would bring twice as much, if the first round did not
-/// begin with the answers to the calls before.
+/// How much more twice as many calls must bring to be worth it. They would bring twice as much, if the first round
+/// did not begin with the answers to the calls before.
 const WORTH_IT: f64 = 1.1;
 
 /// How soon to look again whether more calls bring more, and how soon after being told to slow down.
@@ -27,13 +27,13 @@ pub(crate) struct Window {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// It has just become twice as large; so many messages a second came before.
+    /// It has just doubled; before, this many messages arrived a second.
     Growing { rate_before: f64 },
     /// More calls did not bring more, or are not wanted, until then.
     Settled { look_again: Instant },
 }
 
-/// As many answers as there are calls in the window.
+/// One answer for each call in the window.
 #[derive(Clone, Copy, Debug)]
 struct Round {
     began: Option<Instant>,
@@ -110,7 +110,7 @@ impl Window {
         self.round = Round::NEW;
     }
 
-    /// There is nothing to do any more: what comes next begins as this did.
+    /// There is nothing left to do: the next work starts over with the first window.
     pub(crate) fn restart(&mut self) {
         *self = Window::new(self.first, self.most);
     }

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::terminal;
 
-/// Why a file gives no identity. Never quotes the file.
+/// Why a file yields no identity. Never quotes the file.
 #[derive(Debug, Error)]
 #[error("identity file {}: {problem}", .file.display())]
 pub struct IdentityError {

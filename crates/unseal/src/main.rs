@@ -53,7 +53,7 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// A line on standard error. If that is closed, there is nobody to tell.
+/// A line on standard error. If that is closed, there is nowhere to report it.
 fn report(line: &str) {
     let _ = writeln!(io::stderr(), "user-logins-unseal: {line}");
 }

@@ -23,7 +23,7 @@ pub enum TableError {
     /// Reading failed.
     #[error("cannot be read: {0}")]
     Unreadable(#[from] io::Error),
-    /// The first line is neither a header with these columns, nor a row with so many.
+    /// The first line is neither a header with these columns, nor a row with that many.
     #[error("does not have the columns {0}, named in a header line or alone and in this order")]
     OtherColumns(String),
 }

@@ -12,7 +12,7 @@ use crate::recent::Recent;
 /// day, it is not known: so the entry is brought up to date once a day, and a value that is seen every day does not
 /// grow old.
 ///
-/// Whoever deletes entries of the vault, in whichever process, must have every process [`clear`](Cache::clear) its
+/// A process that deletes entries of the vault must have every process [`clear`](Cache::clear) its
 /// cache; else a mask is taken to be there which is not.
 pub struct Cache(Recent<Day>);
 
@@ -20,7 +20,7 @@ pub struct Cache(Recent<Day>);
 type Day = i32;
 
 impl Cache {
-    /// One that remembers about as many masks as `capacity`, of those that were learned or asked for last, in 36 bytes
+    /// A cache of about `capacity` masks, those that were learned or asked for last, in 36 bytes
     /// each.
     pub fn new(capacity: usize) -> Cache {
         Cache(Recent::new(capacity))

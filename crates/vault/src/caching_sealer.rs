@@ -22,7 +22,7 @@ pub struct CachingSealer {
 }
 
 impl CachingSealer {
-    /// One that remembers about as many values as `capacity`, of those that came last, in about 200 bytes each.
+    /// A sealer that remembers about `capacity` values, the most recent ones, in about 200 bytes each.
     pub fn new(recipients: Recipients, capacity: usize) -> CachingSealer {
         CachingSealer {
             sealer: Sealer::new(recipients),

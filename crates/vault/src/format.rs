@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(error(&longer), OpenError::Cut);
     }
 
-    /// Who has the data key can seal anything; what comes out of it is still text or an error.
+    /// Anybody with the data key can seal anything; what comes out of it is still text or an error.
     #[test]
     fn what_is_authentic_but_not_an_original_is_refused() {
         for padded in [[0; 48], [1; 48], {

@@ -21,7 +21,7 @@ pub struct Original {
     text: Zeroizing<String>,
 }
 
-/// Why a wrapped key is of no use.
+/// Why a wrapped key cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum UnwrapError {
     /// It is wrapped for other recipients.
@@ -41,7 +41,7 @@ pub enum OpenError {
     /// No wrapped key with this id was added.
     #[error("its key is not among the wrapped keys")]
     NoKey,
-    /// A wrapped key with this id was added, and is of no use.
+    /// A wrapped key with this id was added, but cannot be used.
     #[error(transparent)]
     Key(#[from] UnwrapError),
     /// It is sealed in another format, maybe a later one.

@@ -16,7 +16,7 @@ pub struct Mask([u8; 32]);
 pub struct MaskError;
 
 impl Mask {
-    /// 64 of its bits. All are as good as random, so as many tell masks apart as well as a hash of all would.
+    /// 64 of its bits. All bits are as good as random, so these tell masks apart as well as a hash of all would.
     pub(crate) fn first_bits(&self) -> u64 {
         let (first, _) = self.0.as_chunks();
         u64::from_be_bytes(first[0])
@@ -37,7 +37,7 @@ impl Hash for Mask {
     }
 }
 
-/// What each character is worth. Capital letters are no digits: of two spellings of a mask only one is in the tables.
+/// The value of each character. Capital letters are not digits: of two spellings of a mask only one is in the tables.
 /// A table, since masks are read by the thousand.
 const VALUES: [u8; 256] = {
     let mut values = [NO_DIGIT; 256];

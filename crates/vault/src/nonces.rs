@@ -13,7 +13,7 @@ pub(crate) struct Nonces {
 }
 
 impl Nonces {
-    /// One that was never taken before.
+    /// A nonce that was never taken before.
     pub(crate) fn take(&mut self) -> Result<[u8; NONCE], getrandom::Error> {
         if self.left == 0 {
             getrandom::fill(self.fetched.as_flattened_mut())?;

@@ -2,7 +2,7 @@
 
 use crate::Mask;
 
-/// Places that a mask may have. What was used least lately of as many makes room.
+/// Places that a mask may have. The least recently used of them makes room.
 const WAYS: usize = 4;
 
 /// What is known of the masks that were put in or asked for last.
@@ -15,7 +15,7 @@ pub(crate) struct Recent<V> {
 }
 
 impl<V> Recent<V> {
-    /// One that has room for `capacity` masks, or a few more.
+    /// A map with room for `capacity` masks, or a few more.
     pub(crate) fn new(capacity: usize) -> Recent<V> {
         let sets = capacity.div_ceil(WAYS).next_power_of_two();
         Recent {

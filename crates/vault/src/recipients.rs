@@ -114,8 +114,8 @@ fn recipient(line: &[u8]) -> Result<x25519::Recipient, Problem> {
     line.parse().map_err(|_| Problem::NotARecipient)
 }
 
-/// Whether the key is one of the few points of small order (RFC 7748, section 6.1): a secret agreed on with it is zero,
-/// whoever agrees. age takes that for broken randomness, and panics.
+/// Whether the key is one of the few points of small order (RFC 7748, section 6.1): any secret agreed on with it is
+/// zero. age takes that for broken randomness, and panics.
 fn is_weak(key: [u8; 32]) -> bool {
     let any_scalar = [0x55; 32];
     x25519_dalek::x25519(any_scalar, key) == [0; 32]

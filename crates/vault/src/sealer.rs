@@ -9,7 +9,7 @@ use crate::key::DataKey;
 use crate::nonces::Nonces;
 use crate::{Kind, Mask, Recipients, WrappedKey, format};
 
-/// Whoever finds a data key in memory opens at most a day of what its process sealed.
+/// A data key found in memory opens at most a day of what its process sealed.
 const LONGEST_USE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Far fewer than would make two equal nonces likely, which are 192 random bits each.
 const MOST_VALUES: u64 = 1 << 32;

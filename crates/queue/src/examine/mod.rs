@@ -1,4 +1,4 @@
-//! What a queue answers to somebody who wants to know whether messages could be received, and receives none.
+//! Finds out whether messages could be received from a queue, without receiving any.
 //!
 //! Every step has its own bound and its own outcome: one that fails or hangs leaves the others alone.
 
@@ -20,7 +20,7 @@ pub use rights::Right;
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
-use crate::queue::Queue;
+use crate::observed::Queue;
 
 /// How long one call may take. A connection takes 3 s at most of that.
 const CALL_LIMIT: Duration = Duration::from_secs(5);

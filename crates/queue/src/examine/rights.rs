@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 /// No queue has ever handed it out.
 const NOBODYS_HANDLE: &str = "user_logins_sqs-checks-whether-it-may";
 
-/// What SQS says about such a handle to somebody who may make the call.
+/// What SQS says about such a handle to a caller that may make the call.
 const ABOUT_THE_HANDLE: [&str; 4] = [
     "ReceiptHandleIsInvalid",
     "InvalidParameterValue",

@@ -3,8 +3,8 @@
 
 mod configuration;
 mod examine;
+mod extend_visibility;
 mod faults;
-mod keep_visible;
 mod reader;
 mod receive;
 mod server;

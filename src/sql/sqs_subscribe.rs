@@ -4,17 +4,19 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use queue::QueueUrl;
 
+use crate::argument::in_range;
 use crate::board;
 use crate::errors::Failure;
 use crate::ingest::{Source, Target};
 use crate::own_tables::{OwnTable, SUBSCRIPTION};
 use crate::pg::identity::{can_login, current_role, may_act_for, role_name};
+use crate::pg::or_raise::OrRaise;
 use crate::pg::relation;
 use crate::settings;
 use crate::worker::subscription;
 
 /// The most workers that one subscription may ask for.
-const MOST_WORKERS: i32 = 32;
+const MOST_WORKERS: i64 = 32;
 
 /// Has background workers ingest from the queue from now on, as the current role. Called again, it changes the
 /// number of workers and enables the subscription.
@@ -24,14 +26,7 @@ fn sqs_subscribe(
     workers: default!(Option<i32>, 1),
 ) -> Result<(), ErrorReport> {
     let workers = workers.ok_or(Failure::NullArgument("workers"))?;
-    if !(1..=MOST_WORKERS).contains(&workers) {
-        let failure = Failure::OutOfRange {
-            argument: "workers",
-            value: workers.into(),
-            range: "from 1 to 32",
-        };
-        return Err(failure.into());
-    }
+    let workers = in_range("workers", workers, 1..=MOST_WORKERS, "from 1 to 32")?;
     let queue_url = normal_url(queue_url)?;
     check_workers_possible()?;
     let source = Source::new(&queue_url)?;
@@ -65,7 +60,7 @@ fn sqs_subscribe(
             })
         })
     })
-    .unwrap_or_else(|error| pgrx::error!("{error}"));
+    .or_raise();
     if written == 0 {
         return Err(Failure::NotSubscriber { queue: queue_url }.into());
     }
@@ -91,7 +86,7 @@ fn sqs_unsubscribe(queue_url: Option<&str>) -> Result<(), ErrorReport> {
             );
             Spi::run_with_args(&delete, &[queue_url.as_str().into(), role.into()])
         })
-        .unwrap_or_else(|error| pgrx::error!("{error}"));
+        .or_raise();
     Ok(())
 }
 

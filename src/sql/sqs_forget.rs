@@ -1,4 +1,4 @@
-//! `sqs_forget(value)`: what the vault has of a value is deleted.
+//! `sqs_forget(value)`: deletes what the vault has of a value.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;

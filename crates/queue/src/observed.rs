@@ -1,4 +1,4 @@
-//! A queue as this process talks to it, and who follows what becomes of its messages.
+//! A queue as this process talks to it, and the observer that follows its messages.
 
 use std::env;
 use std::fmt;
@@ -10,9 +10,9 @@ use crate::url::QueueUrl;
 
 /// Follows the messages of a queue. Called on the I/O thread: keep it to plain atomics.
 pub trait Observer: Send + Sync {
-    /// So many messages were deleted, confirmed by SQS.
+    /// SQS confirmed that it deleted this many messages.
     fn deleted(&self, messages: u64);
-    /// So many messages could not be deleted; they come back when their visibility timeout ends.
+    /// This many messages could not be deleted; they come back when their visibility timeout ends.
     fn delete_failed(&self, messages: u64);
     /// The most messages that the next ReceiveMessage may ask for; what is outside of 1 to 10 counts as the nearest.
     ///
@@ -23,7 +23,7 @@ pub trait Observer: Send + Sync {
     }
 }
 
-/// Nobody wants to hear it.
+/// Ignores all of it.
 impl Observer for () {
     fn deleted(&self, _messages: u64) {}
     fn delete_failed(&self, _messages: u64) {}

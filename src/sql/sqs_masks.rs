@@ -6,7 +6,8 @@ use pgrx::prelude::*;
 use crate::errors::Failure;
 use crate::mask_keys::MaskKeys;
 
-/// The masks that `value`, an `ip` or a `device_id`, has here: under the current key, under older ones, and without one.
+/// The masks that `value`, an `ip` or a `device_id`, has here: under the current key, under older ones, and without
+/// one.
 #[pg_extern(stable, parallel_restricted)]
 fn sqs_masks(value: Option<&str>) -> Result<Vec<String>, ErrorReport> {
     let value = value.ok_or(Failure::NullArgument("value"))?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::argument::{in_range, positive};
 use crate::errors::Failure;
 use crate::ingest::{AtAbort, Intake, Memory, Source, Tally, Target, Writer, prune_daily};
 use crate::notice;
@@ -12,7 +13,7 @@ use crate::settings;
 use crate::stat::Progress;
 
 /// SQS' longest poll, in seconds.
-const LONGEST_WAIT: i32 = 20;
+const LONGEST_WAIT: i64 = 20;
 
 /// Receives up to `n` messages, inserts them into `user_logins` and returns the number of rows.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -40,27 +41,13 @@ impl Call {
         let queue_url = queue_url.ok_or(Failure::NullArgument("queue_url"))?;
         let n = n.ok_or(Failure::NullArgument("n"))?;
         let wait = wait_seconds.ok_or(Failure::NullArgument("wait_seconds"))?;
-        let limit =
-            u64::try_from(n)
-                .ok()
-                .filter(|limit| *limit > 0)
-                .ok_or(Failure::OutOfRange {
-                    argument: "n",
-                    value: n.into(),
-                    range: "at least 1",
-                })?;
-        let wait = u64::try_from(wait)
-            .ok()
-            .filter(|_| wait <= LONGEST_WAIT)
-            .ok_or(Failure::OutOfRange {
-                argument: "wait_seconds",
-                value: wait.into(),
-                range: "from 0 to 20, the longest poll of SQS",
-            })?;
+        let n = positive("n", n)?;
+        let described = "from 0 to 20, the longest poll of SQS";
+        let wait = in_range("wait_seconds", wait, 0..=LONGEST_WAIT, described)?;
         Ok(Call {
             source: Source::new(queue_url)?,
-            limit,
-            wait: Duration::from_secs(wait),
+            limit: n.unsigned_abs().into(),
+            wait: Duration::from_secs(wait.unsigned_abs().into()),
         })
     }
 

@@ -1,4 +1,4 @@
-//! The triggers of `sqs_subscription`: what may be written there, and who is told of it.
+//! The triggers of `sqs_subscription`: they check what is written there, and wake the launcher.
 
 use pgrx::PgLogLevel;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -19,11 +19,11 @@ const NUMBER: &str = "installation";
 /// What a row carries that no installation carries out.
 const NO_INSTALLATION: i64 = -1;
 
-/// BEFORE INSERT OR UPDATE, for each row, ENABLE ALWAYS: has it carry the number of this installation.
+/// BEFORE INSERT OR UPDATE, for each row, ENABLE ALWAYS: sets the number of this installation.
 ///
-/// A new row that brings a number keeps it: it comes from a dump, and may be a copy of a subscription that runs where
-/// it was made. An UPDATE adopts. What replication brings keeps its number too, unless that is ours: it was not written
-/// here, and nothing has checked here whose rights it takes.
+/// A new row that already has a number keeps it: it comes from a dump, and may be a copy of a subscription that runs
+/// where it was made. An UPDATE adopts. A replicated row keeps its number too, unless that is ours: it was not
+/// written here, and nothing has checked here whose rights it takes.
 #[pg_trigger]
 fn sqs_subscription_stamp<'a>(
     trigger: &'a PgTrigger<'a>,

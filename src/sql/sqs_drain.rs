@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::argument::positive;
 use crate::errors::Failure;
 use crate::ingest::{AtAbort, Intake, Memory, Source, Target, Writer, prune_daily};
-use crate::io;
+use crate::io_thread;
 use crate::notice;
 use crate::pg::latch;
 use crate::pg::procedure::{NonAtomic, may_commit};
-use crate::pg::transaction::defer_nothing;
+use crate::pg::transaction::check_constraints_immediately;
 use crate::settings;
 use crate::stat::Progress;
 
@@ -58,14 +59,14 @@ impl Drain {
     ) -> Result<Drain, Failure> {
         let queue_url = queue_url.ok_or(Failure::NullArgument("queue_url"))?;
         let batch_size = batch_size.ok_or(Failure::NullArgument("batch_size"))?;
-        let batch_size = positive("batch_size", batch_size.into())?;
+        let batch_size = positive("batch_size", batch_size)?;
         let limit = max_messages
             .map(|most| positive("max_messages", most))
             .transpose()?;
         Ok(Drain {
             source: Source::new(queue_url)?,
             batch_size: usize::try_from(batch_size).unwrap_or(usize::MAX),
-            limit,
+            limit: limit.map(i64::unsigned_abs),
         })
     }
 
@@ -113,7 +114,7 @@ impl Drain {
 
     /// Writes what one transaction is to hold; returns how many messages that were.
     fn write_batch(&self, intake: &mut Intake, writer: &mut Writer) -> Result<u64, Failure> {
-        defer_nothing();
+        check_constraints_immediately();
         writer.begin_transaction();
         let mut left = self.batch_size;
         while left > 0 && !intake.ended() {
@@ -133,21 +134,10 @@ impl Drain {
     }
 }
 
-fn positive(argument: &'static str, value: i64) -> Result<u64, Failure> {
-    match u64::try_from(value) {
-        Ok(value) if value > 0 => Ok(value),
-        _ => Err(Failure::OutOfRange {
-            argument,
-            value,
-            range: "at least 1",
-        }),
-    }
-}
-
 fn await_deletes() -> Result<(), Failure> {
     let deadline = Instant::now() + DELETES_TAKE_AT_MOST;
     loop {
-        let (fd, unsettled) = io::with(|io| {
+        let (fd, unsettled) = io_thread::with(|io| {
             io.acknowledge();
             (io.fd(), io.unsettled())
         })?;

@@ -1,4 +1,4 @@
-//! Keeps what is held from becoming visible to others: extends visibility timeouts at half of their time.
+//! Keeps held messages hidden from others: extends each visibility timeout when half of it has passed.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::receipts::Extension;
 
-/// How often to look for what is due: a quarter of a second is half of half the shortest visibility timeout.
+/// How often to look for what is due: half of half the shortest visibility timeout.
 const ROUND: Duration = Duration::from_millis(250);
 /// Calls in flight, beside those that receive and delete: enough for all the messages that SQS lets a queue have in
 /// flight, 120,000, within half of the default visibility timeout, at 80 ms a call.
@@ -20,7 +20,7 @@ const CALLS_AT_ONCE: usize = 64;
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Extends what is due, round after round, while anything is held. No timer runs while nothing is.
-pub(crate) async fn keep_invisible(engine: Rc<Engine>) {
+pub(crate) async fn extend_visibility(engine: Rc<Engine>) {
     let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
     loop {
         while engine.receipts.borrow().is_empty() {

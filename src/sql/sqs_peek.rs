@@ -3,13 +3,14 @@
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+use crate::argument::in_range;
 use crate::errors::Failure;
 use crate::ingest::{Peeked, Source, Target, peek};
 use crate::notice;
 use crate::pg::datum::{date, timestamp};
 
-/// Each is held, and hidden from others, until the last one was looked at.
-const MOST: i32 = 1_000;
+/// The most messages in a call: each is held, and hidden from others, until the last one has been looked at.
+const MOST: i64 = 1_000;
 
 /// Receives up to `n` messages, shows what each would become, and gives them back.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -42,14 +43,7 @@ fn sqs_peek(
 > {
     let queue_url = queue_url.ok_or(Failure::NullArgument("queue_url"))?;
     let n = n.ok_or(Failure::NullArgument("n"))?;
-    if !(1..=MOST).contains(&n) {
-        let failure = Failure::OutOfRange {
-            argument: "n",
-            value: n.into(),
-            range: "from 1 to 1000",
-        };
-        return Err(failure.into());
-    }
+    let n = in_range("n", n, 1..=MOST, "from 1 to 1000")?;
     let source = Source::new(queue_url)?;
     let target = Target::check_for(c"sqs_peek()")?;
     let peek = peek(&source, &target, n.unsigned_abs().into())?;

@@ -1,4 +1,4 @@
-//! The I/O thread of this backend: born when the first message is wanted, ended with the process.
+//! The I/O thread of this backend: started when the first message is wanted, stopped with the process.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::settings;
 /// How long a process that ends waits for deletes and releases under way.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// How long it does so where the postmaster has died: as long as it lives, no new server can be started.
+/// How long it does so once the postmaster has died: while this process lives, no new server can start.
 const LAST_WORDS_OF_AN_ORPHAN: Duration = Duration::from_millis(200);
 
 /// The I/O thread's open files beside connections: its poller, what wakes it and the backend, name look-ups, files of
@@ -25,21 +25,21 @@ const FEWEST_CONNECTIONS: usize = 4;
 /// Connections for each poll: another one deletes what it brought.
 const CONNECTIONS_A_POLL: usize = 2;
 
-/// More are not asked for. With the default of `max_files_per_process`, Postgres agrees to some 300.
+/// The most connections to ask for. With the default of `max_files_per_process`, Postgres agrees to some 300.
 const MOST_CONNECTIONS: usize = 512;
 
 thread_local! {
     static IO: RefCell<Option<Io>> = const { RefCell::new(None) };
-    /// Connections that Postgres counts.
+    /// Connections that have been reported to Postgres.
     static CONNECTIONS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Does `work` with the I/O thread, which is started if it is not there yet.
+/// Runs `work` with the I/O thread, starting the thread first if necessary.
 ///
 /// `work` must not check for interrupts: the process may end there, and then takes the thread down itself.
 ///
 /// # Errors
-/// [`Failure::NoIoThread`] when the system gives no thread.
+/// [`Failure::NoIoThread`] if the system cannot create the thread.
 pub fn with<R>(work: impl FnOnce(&Io) -> R) -> Result<R, Failure> {
     IO.with_borrow_mut(|io| {
         let io = match io {
@@ -64,7 +64,7 @@ fn start() -> std::io::Result<Io> {
     Ok(io)
 }
 
-/// Lets the I/O thread have as many connections as it has use for and Postgres agrees to.
+/// Allows the I/O thread the connections that it can use, as far as Postgres agrees to them.
 fn allow_connections(io: &Io) {
     let wanted = settings::receive_concurrency() * CONNECTIONS_A_POLL;
     let more = wanted
@@ -94,7 +94,7 @@ pub fn answers<T>(mut asked: Vec<Pending<T>>, limit: Duration) -> Vec<Option<T>>
         });
         for (pending, answer) in asked.iter_mut().zip(&mut answers) {
             if answer.is_none() {
-                // Ended without an answer: it is known that there is none.
+                // The call ended without an answer.
                 *answer = pending
                     .try_take()
                     .map_or(Some(None), |answer| answer.map(Some));
@@ -110,7 +110,7 @@ pub fn answers<T>(mut asked: Vec<Pending<T>>, limit: Duration) -> Vec<Option<T>>
     }
 }
 
-/// Does `work` with the I/O thread if there is one. Never fails, so it is safe in transaction callbacks.
+/// Runs `work` with the I/O thread if there is one. Never fails, so it is safe in transaction callbacks.
 pub fn if_started(work: impl FnOnce(&Io)) {
     IO.with(|io| {
         if let Ok(io) = io.try_borrow()
@@ -128,7 +128,7 @@ pub fn hidden_until(receipt: Receipt) -> Hidden {
     hidden
 }
 
-/// Whatever was received and not settled is released, deletes under way are awaited.
+/// Releases what was received and not settled, and waits for deletes in flight.
 fn end() {
     if let Some(io) = IO.with(|io| io.try_borrow_mut().ok().and_then(|mut io| io.take())) {
         io.shut_down(if exit::is_orphan() {

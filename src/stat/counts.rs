@@ -20,8 +20,8 @@ use crate::errors::Failure;
 use crate::pg::error::Caught;
 use crate::pg::{clock, database};
 
-/// For so long at most do others receive singly because this process knows of a blocked group: one with a very long
-/// visibility timeout is not to slow them down for hours after its group is free.
+/// The longest that others receive singly because this process knows of a blocked group: a very long visibility
+/// timeout must not slow them down for hours after the group is free.
 const LONGEST_KNOWN_BLOCK: Duration = Duration::from_secs(300);
 
 /// SQS' longest poll.
@@ -49,7 +49,7 @@ pub enum State {
     Running,
     /// SQS or the database fails; it tries again after a while.
     Retrying,
-    /// `user_logins` refuses everything; it waits for somebody to mend that.
+    /// `user_logins` refuses everything; it waits for that to be fixed.
     Paused,
     /// There is none, because it cannot be started.
     Waiting,
@@ -140,13 +140,13 @@ impl QueueStat {
         Some(slot)
     }
 
-    /// So many messages were taken from the channel.
+    /// Counts messages taken from the channel.
     pub fn received(&self, messages: u64) {
         add(self.used().map(|slot| &slot.received), messages);
         progress::received(messages);
     }
 
-    /// So many messages were written in the current (sub)transaction: counted when it commits.
+    /// Counts messages written in the current (sub)transaction, once it commits.
     pub fn written(&self, written: Written) {
         progress::inserted(written.sent_at.len() as u64);
         if let Some(claim) = self.0.claim.get() {
@@ -205,7 +205,7 @@ impl QueueStat {
         }
     }
 
-    /// So many messages wait in the queue, as it says; `None`: it does not say.
+    /// Records how many messages wait in the queue, as it says; `None`: it does not say.
     pub fn set_backlog(&self, messages: Option<u64>) {
         if let Some(slot) = self.slot() {
             slot.backlog.store(messages.unwrap_or(0), Relaxed);
@@ -214,7 +214,7 @@ impl QueueStat {
         }
     }
 
-    /// Why fewer workers ingest from the queue than its subscription asks for; empty: there is no reason.
+    /// Records why fewer workers ingest from the queue than its subscription asks for; empty: no reason.
     pub fn set_reason(&self, reason: &str) {
         if let Some(slot) = self.slot()
             && !slot.reason.is(reason)
@@ -259,7 +259,7 @@ fn find(all: &'static Statistics, database: Oid, url: &str) -> Option<Claim> {
         .find(|claim| claim.is_of(url))
 }
 
-/// Makes a free slot that of the queue; if there is none, one of a database that was dropped, else the one that was
+/// Gives the queue a free slot; if there is none, one of a database that was dropped, else the one that was
 /// unused for longest and has no worker.
 fn claim(database: Oid, url: &str) -> Option<Claim> {
     claim_free_slot(database, url).or_else(|| {
@@ -275,7 +275,7 @@ fn claim_free_slot(database: Oid, url: &str) -> Option<Claim> {
     })
 }
 
-/// Makes the slot that `choose` finds that of the queue.
+/// Gives the queue the slot that `choose` finds.
 fn claim_slot(
     database: Oid,
     url: &str,
@@ -432,7 +432,7 @@ fn ever(time: i64) -> Option<i64> {
     (time != 0).then_some(time)
 }
 
-/// Counts anew: the queue `url`, or all of the current database.
+/// Resets the counts of the queue `url`, or of all queues of the current database.
 ///
 /// # Errors
 /// [`Failure::NotPreloaded`].

@@ -1,16 +1,16 @@
-//! `sqs_stat_reset()` and `sqs_stat_reset(queue_url)`: count anew.
+//! `sqs_stat_reset()` and `sqs_stat_reset(queue_url)`: set counts to zero.
 
-use ::queue::QueueUrl;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use queue::QueueUrl;
 
 use crate::errors::Failure;
-use crate::stat::queue;
+use crate::stat::counts;
 
 /// Sets all that is counted in the current database to zero.
 #[pg_extern(volatile, parallel_restricted)]
 fn sqs_stat_reset() -> Result<(), ErrorReport> {
-    Ok(queue::reset(None)?)
+    Ok(counts::reset(None)?)
 }
 
 /// Sets all that is counted of one queue to zero.
@@ -18,5 +18,5 @@ fn sqs_stat_reset() -> Result<(), ErrorReport> {
 fn sqs_stat_reset_queue(queue_url: Option<&str>) -> Result<(), ErrorReport> {
     let queue_url = queue_url.ok_or(Failure::NullArgument("queue_url"))?;
     let url = QueueUrl::parse(queue_url).map_err(Failure::from)?;
-    Ok(queue::reset(Some(url.as_str()))?)
+    Ok(counts::reset(Some(url.as_str()))?)
 }

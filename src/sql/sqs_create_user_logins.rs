@@ -1,9 +1,9 @@
 //! `sqs_create_user_logins()`: the part of CREATE EXTENSION that makes `user_logins` where there is none.
 //!
 //! The table belongs to its users, not to the extension: DROP EXTENSION keeps it and pg_dump dumps it. So a restore
-//! runs CREATE EXTENSION first, and then a CREATE TABLE of its own, which finds the name taken. Nothing tells a restore
-//! from any other session for sure. What can be told is whether this session made the table and nobody has touched it
-//! since: then it makes way.
+//! runs CREATE EXTENSION first, and then a CREATE TABLE of its own, which finds the name taken. Nothing reliably
+//! distinguishes a restore from any other session. What can be known is whether this session made the table and nobody
+//! has touched it since: then it makes way.
 
 use std::cell::RefCell;
 
@@ -15,6 +15,7 @@ use crate::errors::Failure;
 use crate::ingest::target;
 use crate::own_tables::EXTENSION;
 use crate::pg::identity::as_role;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::relation;
 use crate::pg::utility::{self, Creation};
 
@@ -45,7 +46,7 @@ fn sqs_create_user_logins() -> Result<(), ErrorReport> {
          ALTER EXTENSION user_logins_sqs DROP TABLE {name}",
         target::create_table(&name)
     );
-    Spi::run(&create).unwrap_or_else(|error| pgrx::error!("{error}"));
+    Spi::run(&create).or_raise();
     let table = relation::find(schema, target::USER_LOGINS);
     let made = table.and_then(|table| {
         let row = row_if_untouched(table).ok()??;
@@ -67,14 +68,14 @@ fn make_way(creation: &Creation) {
     {
         return;
     }
-    let row = row_if_untouched(made.table).unwrap_or_else(|error| pgrx::error!("{error}"));
+    let row = row_if_untouched(made.table).or_raise();
     if row.as_ref() != Some(&made.row) {
         return;
     }
     let name = relation::qualified_name(made.schema, target::USER_LOGINS);
-    // Whoever creates a table there now need not own the one that goes.
+    // The role that creates a table there now need not own the one that is dropped.
     as_role(relation::owner(made.table), || {
-        Spi::run(&format!("DROP TABLE {name}")).unwrap_or_else(|error| pgrx::error!("{error}"));
+        Spi::run(&format!("DROP TABLE {name}")).or_raise();
     });
 }
 

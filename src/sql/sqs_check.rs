@@ -5,8 +5,8 @@ use pgrx::prelude::*;
 
 use crate::check::{self, Check};
 
-/// Looks at everything that an ingest needs: this database, the settings, workers, and, where a queue is named, that.
-/// Without one, the queues of all subscriptions. Receives nothing, and raises no error for what it can report.
+/// Checks everything that an ingest needs: this database, the settings, workers, and the queue, if one is named, or
+/// the queues of all subscriptions. Receives nothing, and raises no error for what it can report.
 #[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::type_complexity, reason = "the columns are the type")]
 fn sqs_check(

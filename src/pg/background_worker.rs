@@ -1,4 +1,4 @@
-//! Background workers: what they need of Postgres to start, to be told of things, and to end.
+//! Background workers: registering, signals, settings, and ending.
 
 use std::ffi::{CStr, CString, c_char};
 
@@ -20,9 +20,9 @@ pub struct Registration<'a> {
     pub kind: &'a str,
     /// The `extern "C-unwind"` function of this library that it runs.
     pub function: &'a CStr,
-    /// What that function is given.
+    /// The argument of that function.
     pub argument: i32,
-    /// Seconds after which Postgres starts it anew when it has died; `None`: never.
+    /// Seconds after which Postgres restarts it when it has died; `None`: never.
     pub restart_seconds: Option<i32>,
 }
 
@@ -34,7 +34,7 @@ impl Registration<'_> {
         unsafe { pg_sys::RegisterBackgroundWorker(&mut worker) };
     }
 
-    /// Has it started now; this process' latch is set when it starts and ends. False: all of
+    /// Starts it now; this process' latch is set when it starts and when it ends. Returns false if all of
     /// `max_worker_processes` are in use.
     pub fn start(&self) -> bool {
         let mut worker = self.describe();
@@ -70,7 +70,7 @@ fn put<const N: usize>(field: &mut [c_char; N], text: &[u8]) {
     }
 }
 
-/// Takes SIGTERM and SIGHUP as a backend does: both are acted upon where interrupts are handled.
+/// Handles SIGTERM and SIGHUP as a backend does: both take effect where interrupts are checked.
 pub fn take_signals() {
     // SAFETY: both handlers are Postgres' own and only set flags and the latch.
     unsafe {
@@ -91,10 +91,10 @@ pub(super) unsafe fn set_handler(signal: i32, handler: unsafe extern "C-unwind" 
     unsafe { pqsignal(signal, Some(handler)) };
 }
 
-/// Connects this worker to the database of that name, as the superuser that Postgres was made by.
+/// Connects this worker to the database of that name, as the bootstrap superuser.
 pub fn connect(database: &str) {
     let database = CString::new(database).unwrap_or_default();
-    // SAFETY: a worker connects once, first of all; what cannot be connected ends the process.
+    // SAFETY: a worker connects once, before anything else; a failure ends the process.
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0) };
 }
 
@@ -111,7 +111,7 @@ pub fn process_id() -> i32 {
     std::process::id().cast_signed()
 }
 
-/// Tells a process of this server to end.
+/// Sends SIGTERM to a process of this server.
 pub fn terminate(pid: i32) {
     // 0 and negative numbers stand for groups of processes.
     if pid > 0 {
@@ -120,7 +120,7 @@ pub fn terminate(pid: i32) {
     }
 }
 
-/// Ends this worker; Postgres starts it anew after the time that it was registered with.
+/// Ends this worker; Postgres restarts it after `restart_seconds`.
 pub fn restart() -> ! {
     // SAFETY: outside of a transaction, at the top of the process.
     unsafe { proc_exit(1) }
@@ -132,13 +132,13 @@ pub fn connect_as(database: pg_sys::Oid, role: pg_sys::Oid) {
     unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database, role, 0) };
 }
 
-/// Whether SIGHUP came and the configuration files are still to be read again.
+/// Whether SIGHUP was received and the configuration files have not been reread yet.
 pub fn is_reload_asked() -> bool {
     // SAFETY: reads a flag that the signal handler of this thread sets.
     unsafe { pg_sys::ConfigReloadPending != 0 }
 }
 
-/// Reads the configuration files again if SIGHUP came; says whether it did.
+/// Rereads the configuration files if SIGHUP was received; returns whether it was.
 pub fn reload_if_asked() -> bool {
     if !is_reload_asked() {
         return false;
@@ -169,7 +169,7 @@ pub fn report_statistics() {
     unsafe { pg_sys::pgstat_report_stat(false) };
 }
 
-/// Does so now, for a process that may not come by again for long: autovacuum goes by these counters.
+/// Reports them at once, for a process that may not report again soon: autovacuum relies on these counters.
 pub fn report_statistics_now() {
     // SAFETY: as in `report_statistics`.
     unsafe { pg_sys::pgstat_report_stat(true) };
@@ -190,7 +190,8 @@ const TIMEOUTS: [&CStr; 5] = [
     c"transaction_timeout",
 ];
 
-/// Has no time-out end this process or what it does, whatever the configuration says for sessions: as autovacuum does.
+/// Disables every time-out that could end this process or its statements, whatever is configured for sessions, as
+/// autovacuum does.
 pub fn disable_timeouts() {
     for name in TIMEOUTS {
         if exists(name) {
@@ -199,7 +200,7 @@ pub fn disable_timeouts() {
     }
 }
 
-/// Has this process wait for no lock for longer than `milliseconds`.
+/// Limits how long this process waits for a lock.
 pub fn set_lock_timeout(milliseconds: u32) {
     let value = CString::new(milliseconds.to_string()).unwrap_or_default();
     set(c"lock_timeout", &value, pg_sys::GucSource::PGC_S_OVERRIDE);

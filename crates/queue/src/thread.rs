@@ -19,15 +19,15 @@ use crate::error::{Error, ErrorKind};
 use crate::examine::{Description, Examination, describe, examine};
 use crate::handles::{OpenFile, Store};
 use crate::left::Hidden;
+use crate::observed::Queue;
 use crate::panics::{caught, last_location, quieten_this_thread};
 use crate::pipe::{Next, Pipe};
-use crate::queue::Queue;
 use crate::receipts::Receipt;
 use crate::receive::{Receive, receive};
 use crate::settle::Fate;
 use crate::shared::Shared;
 
-/// What an I/O thread has of the process' resources.
+/// The process' resources that an I/O thread may use.
 pub struct Setup {
     /// Most connections that calls take at once: open files. At least 2; see
     /// [`allow_connections`](Io::allow_connections) for more later.
@@ -49,7 +49,7 @@ impl Default for Setup {
 
 /// The I/O thread of this process.
 ///
-/// Dropping it is [`shut_down`](Io::shut_down) without any time.
+/// Dropping it is [`shut_down`](Io::shut_down) with no time to finish.
 pub struct Io {
     shared: Arc<Shared>,
     commands: UnboundedSender<Command>,
@@ -61,12 +61,12 @@ impl Io {
     /// Spawns the thread, with every signal blocked in it and in what it may spawn.
     ///
     /// # Errors
-    /// The system gives no descriptor, no thread or no runtime.
+    /// The system cannot create the descriptor, the thread or the runtime.
     pub fn start() -> io::Result<Io> {
         Io::start_with(Setup::default())
     }
 
-    /// The same, set up in another way.
+    /// The same, with a [`Setup`].
     ///
     /// # Errors
     /// As [`start`](Io::start).
@@ -102,7 +102,7 @@ impl Io {
         self.shared.wake.acknowledge();
     }
 
-    /// From now on calls may take so many connections at once, if that is more than before.
+    /// Raises the number of connections that calls may use at once, if that is more than before.
     pub fn allow_connections(&self, most: usize) {
         // If it cannot be sent, the thread is gone.
         let _ = self.commands.send(Command::AllowConnections(most));
@@ -254,7 +254,7 @@ impl<T> Pending<T> {
 
 /// Where the messages of one [`receive`](Io::receive) come out.
 ///
-/// Dropping it stops receiving at once. Polls under way are let finish in the background, and what they bring,
+/// Dropping it stops receiving at once. Polls in flight finish in the background, and what they bring,
 /// and what was not taken, is released (visibility 0).
 pub struct Inlet<T> {
     pipe: Arc<Pipe<T>>,
@@ -292,7 +292,7 @@ impl<T> Inlet<T> {
         self.shared.is_open() && self.pipe.is_poll_young()
     }
 
-    /// The error that receiving without an end is struggling with at present; `None` while it works.
+    /// The error that an endless receive is retrying at present; `None` while it works.
     pub fn trouble(&self) -> Option<Error> {
         self.pipe.trouble()
     }
