@@ -1,0 +1,87 @@
+//! A worker goes on: through faults of the queue, of the table, of single messages, and through what a DBA does to it.
+
+use std::time::Duration;
+
+use tests::cluster::Cluster;
+use tests::database::{Session, literal};
+use tests::logins;
+use tests::queue::{Counts, Queue};
+use tests::scripted::ScriptedSqs;
+use tests::workers::{PROMPTLY, admin, preloading, site_of};
+
+mod bad_messages;
+mod ended_and_started;
+mod ledger;
+mod order;
+mod queue_faults;
+mod quiet;
+mod roles;
+mod table;
+mod told_of_settings;
+
+const A_MOMENT: Duration = Duration::from_millis(1500);
+
+/// Several retries of a batch, and several visibility timeouts of those tests that set a short one.
+const SEVERAL_TRIES: Duration = Duration::from_secs(5);
+
+/// Pauses between calls that fail are random, up to a minute; after some seconds of them 30 s can still be to come.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(70);
+
+/// A server with one subscription, of a queue whose server a test can tell to misbehave.
+struct Scene {
+    admin: Session,
+    queue: Queue,
+    sqs: ScriptedSqs,
+    cluster: Cluster,
+}
+
+/// `settings` are those of the extension, without their prefix.
+fn scene(settings: &[(&str, &str)]) -> Scene {
+    let cluster = site_with(settings);
+    let sqs = ScriptedSqs::start();
+    Scene {
+        admin: admin(&cluster),
+        queue: sqs.queue(),
+        sqs,
+        cluster,
+    }
+}
+
+fn site_with(settings: &[(&str, &str)]) -> Cluster {
+    let plan = settings.iter().fold(preloading(), |plan, (name, value)| {
+        plan.setting(&format!("user_logins_sqs.{name}"), value)
+    });
+    site_of(plan)
+}
+
+impl Scene {
+    fn subscribe(&mut self) -> i32 {
+        self.admin.subscribe(&self.queue);
+        self.admin.expect_workers_within(PROMPTLY, 1)[0]
+    }
+
+    fn send_good(&self, count: usize) {
+        self.queue.send(&logins::good(count));
+    }
+
+    /// Every message was handed out once: nothing counts towards a redrive policy.
+    #[track_caller]
+    fn expect_handed_out_once(&self, messages: u64) {
+        assert_eq!(self.sqs.handed_out(&self.queue), messages);
+    }
+}
+
+fn reload(admin: &mut Session, name: &str, value: &str) {
+    admin.run(&format!(
+        "ALTER SYSTEM SET user_logins_sqs.{name} = {}",
+        literal(value)
+    ));
+    admin.run("SELECT pg_reload_conf()");
+}
+
+fn in_flight(messages: u64) -> Counts {
+    Counts {
+        visible: 0,
+        in_flight: messages,
+    }
+}
