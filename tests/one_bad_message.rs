@@ -4,8 +4,9 @@
 use std::thread;
 use std::time::Duration;
 
-use tests::database::{Database, Session, show_db};
-use tests::queue::{Counts, Queue};
+use tests::database::{Database, show_db};
+use tests::queue::Counts;
+use tests::scene::Scene;
 use tests::scripted::{Answer, ScriptedSqs};
 use tests::{localstack, logins};
 
@@ -15,90 +16,76 @@ const GOOD: usize = 1000;
 const SECRET: &str = "Zq7secret";
 
 /// A queue with a thousand good messages, and a bad one in the middle of them.
-struct Scene {
-    server: ScriptedSqs,
-    database: Database<'static>,
-    queue: Queue,
-    session: Session,
-}
-
-fn scene_with(bad: &str) -> Scene {
-    let database = Database::shared();
-    let server = ScriptedSqs::start();
-    let queue = server.queue();
+fn scene_with(bad: &str) -> Scene<'static> {
+    let mut scene = Scene::shared();
     let mut bodies = logins::good(GOOD);
     bodies.insert(GOOD / 2, bad.to_owned());
-    queue.send(&bodies);
-    let mut session = database.connect();
-    session.set("user_logins_sqs.visibility_timeout", 2);
-    Scene {
-        server,
-        database,
-        queue,
-        session,
-    }
+    scene.queue.send(&bodies);
+    scene.session.set("user_logins_sqs.visibility_timeout", 2);
+    scene
 }
 
-impl Scene {
-    /// Ingests everything; the bad message must be rejected for `reason_names`, with an SQLSTATE of `class`.
-    #[track_caller]
-    fn expect_only_the_bad_one_rejected(&mut self, reason_names: &str, class: &str) {
-        assert_eq!(
-            self.session.ingest(&self.queue, GOOD as i32 + 1),
-            GOOD as i64
-        );
+/// Ingests everything; the bad message must be rejected for `reason_names`, with an SQLSTATE of `class`.
+#[track_caller]
+fn expect_only_the_bad_one_rejected(scene: &mut Scene, reason_names: &str, class: &str) {
+    assert_eq!(
+        scene.session.ingest(&scene.queue, GOOD as i32 + 1),
+        GOOD as i64
+    );
 
-        assert_eq!(self.session.logins(), GOOD as i64);
-        let rejections = self.session.rejections();
-        assert_eq!(rejections.len(), 1, "{rejections:?}");
-        let rejection = &rejections[0];
-        assert!(
-            rejection.reason.contains(reason_names),
-            "names {reason_names}: {rejection:?}"
-        );
-        assert!(
-            rejection.sqlstate.starts_with(class),
-            "of class {class}: {rejection:?}"
-        );
-        assert_eq!(rejection.times_seen, 1);
-        assert_eq!(rejection.queue_url, self.queue.url());
-        for notice in self.session.take_notices() {
-            assert!(!show_db(&notice).contains(SECRET), "{notice:?}");
-        }
-        let everything = self
+    assert_eq!(scene.session.logins(), GOOD as i64);
+    let rejections = scene.session.rejections();
+    assert_eq!(rejections.len(), 1, "{rejections:?}");
+    let rejection = &rejections[0];
+    assert!(
+        rejection.reason.contains(reason_names),
+        "names {reason_names}: {rejection:?}"
+    );
+    assert!(
+        rejection.sqlstate.starts_with(class),
+        "of class {class}: {rejection:?}"
+    );
+    assert_eq!(rejection.times_seen, 1);
+    assert_eq!(rejection.queue_url, scene.queue.url());
+    for notice in scene.session.take_notices() {
+        assert!(!show_db(&notice).contains(SECRET), "{notice:?}");
+    }
+    let everything = scene
+        .session
+        .rows("SELECT sqs_rejected::text FROM sqs_rejected");
+    assert!(
+        !format!("{everything:?}").contains(SECRET),
+        "{everything:?}"
+    );
+    expect_it_stays_and_counts_up(scene);
+}
+
+#[track_caller]
+fn expect_it_stays_and_counts_up(scene: &mut Scene) {
+    let left = Counts {
+        visible: 1,
+        in_flight: 0,
+    };
+    scene
+        .queue
+        .expect_counts_within(Duration::from_secs(5), left);
+
+    assert_eq!(scene.session.ingest(&scene.queue, 1), 0);
+
+    assert_eq!(scene.session.logins(), GOOD as i64);
+    let rejections = scene.session.rejections();
+    assert_eq!(rejections.len(), 1, "{rejections:?}");
+    assert_eq!(rejections[0].times_seen, 2);
+    assert_eq!(
+        scene
             .session
-            .rows("SELECT sqs_rejected::text FROM sqs_rejected");
-        assert!(
-            !format!("{everything:?}").contains(SECRET),
-            "{everything:?}"
-        );
-        self.expect_it_stays_and_counts_up();
-    }
-
-    #[track_caller]
-    fn expect_it_stays_and_counts_up(&mut self) {
-        let left = Counts {
-            visible: 1,
-            in_flight: 0,
-        };
-        self.queue
-            .expect_counts_within(Duration::from_secs(5), left);
-
-        assert_eq!(self.session.ingest(&self.queue, 1), 0);
-
-        assert_eq!(self.session.logins(), GOOD as i64);
-        let rejections = self.session.rejections();
-        assert_eq!(rejections.len(), 1, "{rejections:?}");
-        assert_eq!(rejections[0].times_seen, 2);
-        assert_eq!(
-            self.session
-                .text("SELECT last_seen > first_seen FROM sqs_rejected")
-                .as_deref(),
-            Some("t")
-        );
-        self.queue
-            .expect_counts_within(Duration::from_secs(5), left);
-    }
+            .text("SELECT last_seen > first_seen FROM sqs_rejected")
+            .as_deref(),
+        Some("t")
+    );
+    scene
+        .queue
+        .expect_counts_within(Duration::from_secs(5), left);
 }
 
 /// A test for a message that is bad in itself.
@@ -106,7 +93,7 @@ macro_rules! rejected_in_itself {
     ($($test:ident: $bad:expr, naming $names:literal, class $class:literal;)*) => {
         $(#[test]
         fn $test() {
-            scene_with(&$bad).expect_only_the_bad_one_rejected($names, $class);
+            expect_only_the_bad_one_rejected(&mut scene_with(&$bad), $names, $class);
         })*
     };
 }
@@ -136,7 +123,7 @@ macro_rules! refused_by_the_table {
         fn $test() {
             let mut scene = scene_with(&$bad);
             scene.session.run($ddl);
-            scene.expect_only_the_bad_one_rejected("", $class);
+            expect_only_the_bad_one_rejected(&mut scene, "", $class);
         })*
     };
 }
@@ -364,7 +351,7 @@ fn a_message_that_was_rejected_becomes_a_row_once_the_table_takes_it() {
 
 /// A table that says XX000 to whatever holds the one message, as a distributed one does that gets the error of a node; and
 /// `alone` when that message comes on its own for the second time.
-fn scene_without_sqlstates(alone: &str) -> Scene {
+fn scene_without_sqlstates(alone: &str) -> Scene<'static> {
     let mut scene = scene_with(&logins::login("the-one").to_string());
     scene.session.run(&format!(
         "CREATE SEQUENCE times_alone;
@@ -384,8 +371,9 @@ fn scene_without_sqlstates(alone: &str) -> Scene {
 
 #[test]
 fn an_error_that_does_not_say_is_told_apart_by_the_row_alone() {
-    scene_without_sqlstates("RAISE EXCEPTION 'refused' USING ERRCODE = 'check_violation'")
-        .expect_only_the_bad_one_rejected("refused", "23514");
+    let mut scene =
+        scene_without_sqlstates("RAISE EXCEPTION 'refused' USING ERRCODE = 'check_violation'");
+    expect_only_the_bad_one_rejected(&mut scene, "refused", "23514");
 }
 
 #[test]
@@ -691,12 +679,12 @@ fn a_time_of_sending_that_cannot_be_costs_one_message() {
     for (number, sent_at) in (0..).zip(odd) {
         let body = logins::login(&format!("odd-{number}")).to_string();
         scene
-            .server
+            .sqs
             .put_as(&scene.queue, &format!("odd-{number}"), &body, sent_at);
     }
     let last = logins::login("last").to_string();
     scene
-        .server
+        .sqs
         .put_as(&scene.queue, "last", &last, "253402300799999");
 
     scene.session.ingest(&scene.queue, 2 * GOOD as i32);
@@ -719,9 +707,9 @@ fn an_id_that_no_text_holds_is_kept_as_its_hash() {
     let odd = ["nul\0one", "nul\0two", &"long".repeat(10_000)];
     for id in odd {
         let good = logins::login(&id[..5].replace('\0', "-")).to_string();
-        scene.server.put_as(&scene.queue, id, &good, now);
+        scene.sqs.put_as(&scene.queue, id, &good, now);
         let bad = format!("{id}, bad");
-        scene.server.put_as(&scene.queue, &bad, "bad", now);
+        scene.sqs.put_as(&scene.queue, &bad, "bad", now);
     }
 
     scene.session.ingest(&scene.queue, 2 * GOOD as i32);

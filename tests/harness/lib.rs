@@ -8,6 +8,7 @@
 //! - [`cluster`]: a Postgres server; [`database`]: a database with the extension, and sessions in it
 //! - [`workers`]: a server on which background workers ingest by themselves
 //! - [`queue`]: a queue, by the same calls whoever serves it; [`localstack`] and [`scripted`] serve queues
+//! - [`scene`]: a database and a queue, ready to ingest from
 //! - [`exporter`]: what Prometheus gets to see of a server
 //! - [`vault`]: key pairs, and the program that opens what was sealed
 //! - [`gate`]: a way to a server that can be cut; [`tls`]: one that is encrypted
@@ -31,6 +32,7 @@ pub mod localstack;
 pub mod logins;
 pub mod queue;
 pub mod run;
+pub mod scene;
 pub mod scripted;
 pub mod tls;
 pub mod vault;

@@ -2,7 +2,7 @@
 
 use tests::database::db_error;
 
-use super::scene;
+use super::{Counted, scene};
 
 const ALL: [&str; 8] = [
     "SELECT * FROM sqs_stat",

@@ -4,11 +4,12 @@ use tests::cluster::Cluster;
 use tests::database::{Session, TextRow, literal};
 use tests::logins;
 use tests::queue::Queue;
+use tests::scene::Scene;
 use tests::scripted::{Answer, ScriptedSqs};
 use tests::wait::eventually;
 use tests::workers::{self, PROMPTLY, admin, site};
 
-use super::{COUNTED_WITHIN, Counts, DENIED, expect, scene, scene_on, server, stat};
+use super::{COUNTED_WITHIN, Counted, Counts, DENIED, expect, scene, server, stat};
 
 #[test]
 fn tell_rows_from_rejections() {
@@ -183,7 +184,7 @@ fn outlive_a_session_that_is_terminated() {
 #[test]
 fn begin_anew_after_a_crash_and_after_a_restart() {
     let cluster = site();
-    let mut scene = scene_on(&cluster);
+    let mut scene = Scene::on(&cluster);
     let rows = "SELECT (SELECT count(*) FROM sqs_stat) + (SELECT count(*) FROM sqs_stat_lag)";
     let ends: [fn(&Cluster, i32); 2] = [
         |cluster, pid| cluster.kill_backend(pid),
@@ -244,7 +245,7 @@ fn are_not_begun_by_who_may_not_ingest() {
 fn are_kept_of_the_128_queues_that_were_used_last_and_of_those_with_workers() {
     let cluster = site();
     let mut admin = admin(&cluster);
-    let mut scene = scene_on(&cluster);
+    let mut scene = Scene::on(&cluster);
     let subscribed = scene.sqs.queue();
     admin.subscribe(&subscribed);
     admin.expect_workers_within(PROMPTLY, 1);
@@ -280,7 +281,7 @@ fn are_kept_of_the_128_queues_that_were_used_last_and_of_those_with_workers() {
 #[test]
 fn of_a_queue_that_had_to_make_room_are_not_added_to_anothers() {
     let cluster = site();
-    let mut scene = scene_on(&cluster);
+    let mut scene = Scene::on(&cluster);
     scene.queue.send(&logins::good(7));
     scene
         .session
@@ -304,9 +305,9 @@ fn of_a_queue_that_had_to_make_room_are_not_added_to_anothers() {
 #[test]
 fn of_a_dropped_database_make_room_first() {
     let cluster = site();
-    let mut oldest = scene_on(&cluster);
+    let mut oldest = Scene::on(&cluster);
     oldest.ingest(1);
-    let full = scene_on(&cluster);
+    let full = Scene::on(&cluster);
     let mut session = full.database.connect();
     for _ in 0..ROOM - 1 {
         ingest_one(&mut session, &full.sqs.queue());
@@ -316,7 +317,7 @@ fn of_a_dropped_database_make_room_first() {
         .session
         .run(&format!("DROP DATABASE {full} WITH (FORCE)"));
 
-    let mut newest = scene_on(&cluster);
+    let mut newest = Scene::on(&cluster);
     newest.ingest(1);
 
     newest.expect(Counts::ingested(1));

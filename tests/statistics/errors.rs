@@ -5,7 +5,7 @@ use tests::scripted::ScriptedSqs;
 use tests::wait::eventually;
 use tests::workers::{admin, site};
 
-use super::{COUNTED_WITHIN, Counts, DENIED, disk_full, scene, stat};
+use super::{COUNTED_WITHIN, Counted, Counts, DENIED, disk_full, scene, stat};
 
 #[test]
 fn of_sqs_and_of_postgres_are_counted_with_the_last_ones_message() {

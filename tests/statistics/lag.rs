@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tests::database::TextRow;
 use tests::logins;
+use tests::scene::Scene;
 
-use super::{Scene, scene};
+use super::{Counted, scene};
 
 /// The time of each row from being sent to its commit, in seconds, as Postgres has it.
 const TRUTH: &str = "SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin) - sent_at)::float8 AS lag FROM sqs_ledger";

@@ -7,7 +7,8 @@ use tests::cluster::Cluster;
 use tests::database::{Database, Session, TextRow, literal};
 use tests::logins;
 use tests::queue::Queue;
-use tests::scripted::{Answer, ScriptedSqs};
+use tests::scene::Scene;
+use tests::scripted::Answer;
 use tests::wait::eventually;
 use tests::workers::{preloading, site_of};
 
@@ -46,34 +47,28 @@ fn server() -> &'static Cluster {
 }
 
 /// A database on a server that counts, and a queue.
-struct Scene<'c> {
-    sqs: ScriptedSqs,
-    queue: Queue,
-    session: Session,
-    database: Database<'c>,
-}
-
 fn scene() -> Scene<'static> {
-    scene_on(server())
+    Scene::on(server())
 }
 
-fn scene_on(cluster: &Cluster) -> Scene<'_> {
-    let database = Database::with_extension(cluster);
-    let sqs = ScriptedSqs::start();
-    Scene {
-        queue: sqs.queue(),
-        sqs,
-        session: database.connect(),
-        database,
-    }
+/// What tests of the statistics do with a scene.
+trait Counted {
+    fn call(&self, n: usize) -> String;
+
+    /// Sends good logins and ingests them.
+    fn ingest(&mut self, count: usize);
+
+    fn expect(&mut self, counts: Counts);
+
+    /// One value of the queue's row; `None` is NULL.
+    fn stat(&mut self, expression: &str) -> Option<String>;
 }
 
-impl Scene<'_> {
+impl Counted for Scene<'_> {
     fn call(&self, n: usize) -> String {
         call(&self.queue, n)
     }
 
-    /// Sends good logins and ingests them.
     fn ingest(&mut self, count: usize) {
         self.queue.send(&logins::good(count));
         let rows = self.session.ingest(&self.queue, count as i32);
@@ -85,7 +80,6 @@ impl Scene<'_> {
         expect(&mut self.session, &self.queue, counts);
     }
 
-    /// One value of the queue's row; `None` is NULL.
     #[track_caller]
     fn stat(&mut self, expression: &str) -> Option<String> {
         stat(&mut self.session, &self.queue, expression)

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tests::database::{Session, db_error, literal};
 use tests::logins;
+use tests::scene::Scene;
 use tests::scripted::{Answer, ScriptedSqs};
 use tests::wait::eventually;
 use tests::workers::{PROMPTLY, admin, site};
 
-use super::{COUNTED_WITHIN, NO_ROWS, Scene, scene, scene_on};
+use super::{COUNTED_WITHIN, NO_ROWS, scene};
 
 const CALLS: &str =
     "SELECT pid, queue_url, target, received, inserted FROM sqs_progress ORDER BY pid";
@@ -165,7 +166,7 @@ fn of_a_worker_has_no_limit_and_ends_with_it() {
         || admin.rows(CALLS),
         |rows| *rows == [expected.clone()],
     );
-    let mut elsewhere = scene_on(&cluster);
+    let mut elsewhere = Scene::on(&cluster);
     assert_eq!(elsewhere.session.rows(CALLS), NO_ROWS);
 
     admin.unsubscribe(&queue);

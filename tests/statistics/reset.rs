@@ -3,7 +3,7 @@
 use tests::database::literal;
 use tests::logins;
 
-use super::{Counts, DENIED, expect, scene, stat};
+use super::{Counted, Counts, DENIED, expect, scene, stat};
 
 #[test]
 fn of_one_queue_leaves_the_others() {
