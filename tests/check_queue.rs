@@ -226,6 +226,7 @@ fn a_cancel_ends_a_check_at_once() {
         Instant::now(),
     );
     let canceller = thread::spawn(move || {
+        // The check has sent its calls by then, and hears nothing.
         thread::sleep(Duration::from_millis(500));
         token.cancel_query(postgres::NoTls).unwrap();
     });

@@ -259,6 +259,7 @@ fn no_call_fails_when_sessions_hold_each_others_messages() {
         scope.spawn(move || {
             while !is_over.load(Relaxed) {
                 server.reveal_all(queue);
+                // How often visibility timeouts end.
                 thread::sleep(Duration::from_millis(300));
             }
         });

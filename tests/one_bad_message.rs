@@ -8,6 +8,7 @@ use tests::database::{Database, show_db};
 use tests::queue::Counts;
 use tests::scene::Scene;
 use tests::scripted::{Answer, ScriptedSqs};
+use tests::wait::eventually;
 use tests::{localstack, logins};
 
 const GOOD: usize = 1000;
@@ -652,8 +653,18 @@ fn a_cancel_while_inserting_fails_the_call() {
          CREATE TRIGGER dawdle BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION dawdle()",
     );
     let token = scene.session.cancel_token();
+    let mut other = scene.database.connect();
+    let waits = format!(
+        "SELECT wait_event FROM pg_stat_activity WHERE pid = {}",
+        scene.session.pid()
+    );
     let canceller = thread::spawn(move || {
-        thread::sleep(Duration::from_secs(2));
+        eventually(
+            "the insert dawdles",
+            Duration::from_secs(20),
+            || other.text(&waits),
+            |event| event.as_deref() == Some("PgSleep"),
+        );
         token.cancel_query(postgres::NoTls).unwrap();
     });
 

@@ -85,6 +85,7 @@ fn none_of_20_000_messages_is_lost_or_doubled_whatever_dies() {
         let after = random.below(Duration::from_millis(800));
         std::thread::scope(|scope| {
             scope.spawn(|| send_over(Duration::from_millis(500), &queue, bodies));
+            // Faults come at random times.
             std::thread::sleep(after);
             let rows = admin(&cluster).logins();
             let begun = Instant::now();
@@ -157,6 +158,7 @@ fn strike(fault: Fault, cluster: &Cluster, gate: &Gate, random: &mut Random) {
         }
         Fault::QueueServer => {
             gate.cut();
+            // An outage lasts for a random time.
             std::thread::sleep(random.below(Duration::from_secs(1)));
             gate.open();
         }
@@ -179,6 +181,7 @@ fn a_worker(cluster: &Cluster) -> i32 {
     pids[0]
 }
 
+/// Sends at an even rate, so that the queue is never idle meanwhile.
 fn send_over(time: Duration, queue: &Queue, bodies: &[String]) {
     let steps = 10;
     let begun = Instant::now();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cluster::{Cluster, Plan};
 use crate::database::{Database, Session, literal};
 use crate::queue::Queue;
-use crate::wait::eventually;
+use crate::wait::{eventually, throughout};
 
 /// A change of subscriptions is to take effect within a second or two; the launcher would not look by itself so soon.
 pub const PROMPTLY: Duration = Duration::from_secs(2);
@@ -160,6 +160,17 @@ impl<'c> LogSince<'c> {
             |lines| !lines.is_empty(),
         );
         complaints[0].clone()
+    }
+
+    /// Watches for a while that there is one complaint and no second.
+    #[track_caller]
+    pub fn expect_no_second_complaint(&self, during: Duration) {
+        throughout(
+            "the log has one complaint",
+            during,
+            || self.complaints(),
+            |lines| lines.len() == 1,
+        );
     }
 
     /// Warnings and everything worse. That a worker was told to end, or that the server is not ready yet, is neither.

@@ -7,7 +7,7 @@ use tests::wait::eventually;
 use tests::workers::{ARRIVE_WITHIN, admin};
 use tests::{localstack, logins};
 
-use super::{A_MOMENT, in_flight, scene, site_with};
+use super::{in_flight, scene, site_with};
 
 #[test]
 fn one_among_good_ones_costs_one() {
@@ -42,7 +42,7 @@ fn one_among_good_ones_costs_one() {
 fn a_left_one_stays_hidden_for_its_visibility_timeout() {
     let mut scene = scene(&[("visibility_timeout", "20s")]);
     scene.subscribe();
-    std::thread::sleep(A_MOMENT);
+    scene.expect_polling();
 
     scene.queue.send(&["not a login".to_owned()]);
     eventually(

@@ -1,5 +1,6 @@
 //! A worker goes on: through faults of the queue, of the table, of single messages, and through what a DBA does to it.
 
+use std::thread;
 use std::time::Duration;
 
 use tests::cluster::Cluster;
@@ -7,7 +8,8 @@ use tests::database::{Session, literal};
 use tests::logins;
 use tests::queue::{Counts, Queue};
 use tests::scripted::ScriptedSqs;
-use tests::workers::{PROMPTLY, admin, preloading, site_of};
+use tests::wait::eventually;
+use tests::workers::{ARRIVE_WITHIN, PROMPTLY, admin, preloading, site_of};
 
 mod bad_messages;
 mod ended_and_started;
@@ -64,6 +66,16 @@ impl Scene {
         self.queue.send(&logins::good(count));
     }
 
+    #[track_caller]
+    fn expect_polling(&self) {
+        eventually(
+            "the worker polls",
+            ARRIVE_WITHIN,
+            || self.sqs.calls_of("ReceiveMessage").len(),
+            |calls| *calls > 0,
+        );
+    }
+
     /// Every message was handed out once: nothing counts towards a redrive policy.
     #[track_caller]
     fn expect_handed_out_once(&self, messages: u64) {
@@ -77,6 +89,12 @@ fn reload(admin: &mut Session, name: &str, value: &str) {
         literal(value)
     ));
     admin.run("SELECT pg_reload_conf()");
+}
+
+/// Reloads, and gives the workers time to take up the setting: nothing shows that they have.
+fn reload_and_settle(admin: &mut Session, name: &str, value: &str) {
+    reload(admin, name, value);
+    thread::sleep(A_MOMENT);
 }
 
 fn in_flight(messages: u64) -> Counts {

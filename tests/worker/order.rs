@@ -5,11 +5,11 @@ use std::time::Duration;
 use tests::cluster::Cluster;
 use tests::database::{Session, literal};
 use tests::queue::{FifoMessage, Queue};
-use tests::wait::eventually;
+use tests::wait::{eventually, throughout};
 use tests::workers::{ARRIVE_WITHIN, PROMPTLY, admin};
 use tests::{localstack, logins};
 
-use super::{A_MOMENT, site_with};
+use super::site_with;
 
 /// A FIFO queue, and a `user_logins` that shows the order of its rows.
 fn fifo_scene(settings: &[(&str, &str)]) -> (Cluster, Session, Queue) {
@@ -83,7 +83,12 @@ fn of_a_group_waits_for_its_bad_message_through_a_failed_batch() {
     ]);
     admin.subscribe(&queue);
     admin.expect_logins(1);
-    std::thread::sleep(A_MOMENT);
+    eventually(
+        "the second batch fails",
+        ARRIVE_WITHIN,
+        || admin.number("SELECT count(*) FROM sqs_stat WHERE errors > 0"),
+        |queues| *queues == 1,
+    );
     admin.run("UPDATE fault SET present = false");
 
     eventually(
@@ -100,11 +105,18 @@ fn of_a_group_does_not_have_its_bad_message_received_over_and_over() {
     let (_cluster, mut admin, queue) = fifo_scene(&[("visibility_timeout", "30s")]);
     admin.subscribe(&queue);
     admin.expect_workers_within(PROMPTLY, 1);
-    std::thread::sleep(A_MOMENT);
+    eventually(
+        "the worker is idle",
+        ARRIVE_WITHIN,
+        || admin.number("SELECT count(*) FROM sqs_stat WHERE state = 'idle'"),
+        |queues| *queues == 1,
+    );
 
     queue.send_in_order(&[message("a-1", "not a login".to_owned()), good("a-2")]);
-    std::thread::sleep(Duration::from_secs(8));
-
-    let received = admin.number("SELECT received FROM sqs_stat");
-    assert!(received <= 2, "{received} received of two messages sent");
+    throughout(
+        "no more is received than the two messages sent",
+        Duration::from_secs(8),
+        || admin.number("SELECT received FROM sqs_stat"),
+        |received| *received <= 2,
+    );
 }

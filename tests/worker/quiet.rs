@@ -23,11 +23,12 @@ fn costs_no_processor_and_one_poll_at_a_time() {
     scene.queue.expect_drained();
     let at_once = most_at_once(&scene);
     assert!(at_once > 1, "under load: {at_once} polls at once");
-    // Those polls end by themselves.
+    // The server does not show when those polls end.
     std::thread::sleep(Duration::from_secs(3));
 
     let used = || processor_time(worker) + processor_time(launcher);
     let (before, from) = (used(), Instant::now());
+    // The time over which use is measured.
     std::thread::sleep(LOOK_FOR);
     let took = used() - before;
 

@@ -7,21 +7,15 @@ use tests::scripted::Answer;
 use tests::wait::{eventually, throughout};
 use tests::workers::{ARRIVE_WITHIN, LogSince, PROMPTLY};
 
-use super::{A_MOMENT, SEVERAL_TRIES, in_flight, reload, scene};
+use super::{A_MOMENT, SEVERAL_TRIES, in_flight, reload, reload_and_settle, scene};
 
 #[test]
 fn a_reload_counts_for_the_next_message_of_a_quiet_queue() {
     let mut scene = scene(&[("visibility_timeout", "600s")]);
     scene.subscribe();
-    eventually(
-        "the worker polls",
-        ARRIVE_WITHIN,
-        || scene.sqs.calls_of("ReceiveMessage").len(),
-        |calls| *calls > 0,
-    );
+    scene.expect_polling();
 
-    reload(&mut scene.admin, "rejected_messages", "delete");
-    std::thread::sleep(A_MOMENT);
+    reload_and_settle(&mut scene.admin, "rejected_messages", "delete");
     scene.queue.send(&["not a login".to_owned()]);
 
     scene.queue.expect_drained();
@@ -59,15 +53,13 @@ fn batch_size_is_how_much_a_transaction_holds() {
     scene.subscribe();
     let transactions = "SELECT count(DISTINCT xmin::text) FROM user_logins";
 
-    reload(&mut scene.admin, "batch_size", "100");
-    std::thread::sleep(A_MOMENT);
+    reload_and_settle(&mut scene.admin, "batch_size", "100");
     scene.send_good(100);
     scene.admin.expect_logins(100);
     assert_eq!(scene.admin.number(transactions), 1);
 
     scene.admin.run("TRUNCATE user_logins");
-    reload(&mut scene.admin, "batch_size", "10");
-    std::thread::sleep(A_MOMENT);
+    reload_and_settle(&mut scene.admin, "batch_size", "10");
     scene.send_good(100);
     scene.admin.expect_logins(100);
     assert_eq!(scene.admin.number(transactions), 10);
@@ -85,6 +77,7 @@ fn a_reload_gives_nothing_back_to_the_queue() {
     scene.subscribe();
 
     for _ in 0..5 {
+        // The reloads are spread over the time that the messages take.
         std::thread::sleep(Duration::from_millis(300));
         scene.admin.run("SELECT pg_reload_conf()");
     }
@@ -114,6 +107,7 @@ fn a_changed_setting_costs_no_receive() {
         ("receive_concurrency", "20"),
         ("endpoint_url", ""),
     ] {
+        // The changes are spread over the time that the messages take.
         std::thread::sleep(Duration::from_millis(400));
         reload(&mut scene.admin, name, value);
     }
@@ -128,16 +122,10 @@ fn a_changed_setting_costs_no_receive() {
 fn what_is_received_after_a_reload_is_decoded_as_it_says() {
     let mut scene = scene(&[]);
     scene.subscribe();
-    eventually(
-        "the worker polls",
-        ARRIVE_WITHIN,
-        || scene.sqs.calls_of("ReceiveMessage").len(),
-        |calls| *calls > 0,
-    );
+    scene.expect_polling();
 
     // The poll that brings the message was sent before.
-    reload(&mut scene.admin, "app_version_encoding", "sortable");
-    std::thread::sleep(A_MOMENT);
+    reload_and_settle(&mut scene.admin, "app_version_encoding", "sortable");
     scene
         .queue
         .send(&[logins::login_with("user", "app_version", "2.3.0")]);
@@ -172,8 +160,12 @@ fn a_queue_that_is_not_allowed_any_more_is_left_alone_until_it_is() {
     );
     let polls = scene.sqs.calls_of("ReceiveMessage").len();
     scene.send_good(5);
-    std::thread::sleep(SEVERAL_TRIES);
-    assert_eq!(scene.sqs.calls_of("ReceiveMessage").len(), polls);
+    throughout(
+        "there are no more polls",
+        SEVERAL_TRIES,
+        || scene.sqs.calls_of("ReceiveMessage").len(),
+        |calls| *calls == polls,
+    );
     assert_eq!(
         scene.admin.text("SELECT state FROM sqs_stat"),
         Some("retrying".to_owned())
