@@ -32,7 +32,8 @@ fn expect_filled(scene: &mut Scene) {
 #[test]
 fn more_columns_with_defaults() {
     let mut scene = scene(
-        "ALTER TABLE user_logins ADD id bigserial PRIMARY KEY, ADD loaded timestamptz NOT NULL DEFAULT now(), ADD note text",
+        "ALTER TABLE user_logins
+         ADD id bigserial PRIMARY KEY, ADD loaded timestamptz NOT NULL DEFAULT now(), ADD note text",
     );
     expect_filled(&mut scene);
     assert_eq!(

@@ -18,7 +18,7 @@ fn scene() -> Scene<'static> {
     scene
 }
 
-/// A queue fed the ledger so many days ago, and answered just now that it keeps messages for so many days.
+/// A queue fed the ledger `days_ago`, and answered just now that it keeps messages for `retention_days`.
 fn record(session: &mut Session, queue: &str, days_ago: i32, retention_days: Option<i32>) {
     session.run(&format!(
         "INSERT INTO sqs_queue VALUES ('{queue}', now() - interval '{days_ago} days', NULL)"

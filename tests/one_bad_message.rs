@@ -108,13 +108,15 @@ rejected_in_itself! {
     a_missing_app_version: logins::login_without("Zq7secret", "app_version"), naming "app_version", class "2";
     a_null_user_id: logins::login_with("x", "user_id", serde_json::Value::Null), naming "user_id", class "2";
     an_ip_of_the_wrong_type: logins::login_with("Zq7secret", "ip", 7), naming "ip", class "22";
-    a_device_id_of_the_wrong_type: logins::login_with("x", "device_id", serde_json::json!([SECRET])), naming "device_id", class "22";
+    a_device_id_of_the_wrong_type: logins::login_with("x", "device_id", serde_json::json!([SECRET])),
+        naming "device_id", class "22";
     a_user_id_too_long: logins::login_with("x", "user_id", SECRET.repeat(15)), naming "user_id", class "22";
     a_locale_too_long: logins::login_with("x", "locale", SECRET.repeat(4)), naming "locale", class "22";
     a_device_type_too_long: logins::login_with("x", "device_type", SECRET.repeat(4)), naming "device_type", class "22";
     a_nul_character: logins::login_with("x", "user_id", format!("{SECRET}\0")), naming "user_id", class "22";
     a_version_that_is_none: logins::login_with("x", "app_version", SECRET), naming "app_version", class "22";
-    a_version_that_does_not_fit: logins::login_with("x", "app_version", "99999.99999.99999"), naming "app_version", class "22";
+    a_version_that_does_not_fit: logins::login_with("x", "app_version", "99999.99999.99999"),
+        naming "app_version", class "22";
 }
 
 /// A test for a message that is good, but that the table refuses.
@@ -167,7 +169,8 @@ refused_by_the_table! {
               END IF;
               RETURN NEW;
             END $$;
-            CREATE TRIGGER check_it BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION check_it()", class "23514";
+            CREATE TRIGGER check_it BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION check_it()",
+        class "23514";
     refused_by_a_trigger_in_another_language: logins::login_with("x", "user_id", SECRET),
         by "CREATE FUNCTION as_python_does() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
               IF NEW.user_id LIKE '%secret%' THEN
@@ -350,8 +353,8 @@ fn a_message_that_was_rejected_becomes_a_row_once_the_table_takes_it() {
     queue.expect_drained();
 }
 
-/// A table that says XX000 to whatever holds the one message, as a distributed one does that gets the error of a node; and
-/// `alone` when that message comes on its own for the second time.
+/// A table that raises XX000 for any batch with the one message, like a distributed table that passes on a node's
+/// error, and does `alone` when that message comes on its own for the second time.
 fn scene_without_sqlstates(alone: &str) -> Scene<'static> {
     let mut scene = scene_with(&logins::login("the-one").to_string());
     scene.session.run(&format!(
@@ -401,7 +404,7 @@ fn an_error_that_does_not_say_even_then_fails_the_call() {
 }
 
 /// `user_logins` as `ddl` makes it, by day or by locale, has no place for some rows: the call fails with a hint, and
-/// rejects nothing, whoever calls and whatever is to become of rejected messages.
+/// rejects nothing, whichever function is called and whatever happens to rejected messages.
 fn a_partition_is_missing(ddl: &str) {
     let mut scene = scene_with(&logins::login_with("x", "locale", "XX"));
     scene
@@ -454,7 +457,7 @@ fn yesterdays_partition_takes_nothing_of_today() {
     );
 }
 
-/// So many subtransactions are the price of finding out that the table is at fault.
+/// This many subtransactions are the price of finding out that the table is at fault.
 const FEW_TRANSACTION_IDS: i64 = 200;
 
 #[test]
@@ -488,7 +491,7 @@ fn a_table_that_refuses_everything_fails_the_call_and_rejects_nothing() {
 }
 
 #[test]
-fn duplicates_are_no_sign_that_a_table_takes_rows() {
+fn duplicates_do_not_show_that_a_table_takes_rows() {
     let database = Database::shared();
     let server = ScriptedSqs::start();
     let queue = server.queue();

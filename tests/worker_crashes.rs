@@ -1,4 +1,4 @@
-//! Whatever dies, and whenever: each message becomes one row.
+//! Each message becomes one row, whatever dies and whenever it does.
 
 use std::time::{Duration, Instant};
 
@@ -200,7 +200,7 @@ fn expect_each_once(admin: &mut Session, queue: &Queue) {
         || admin.number("SELECT count(DISTINCT user_id) FROM user_logins"),
         |users| *users == all,
     );
-    // Duplicates, were there any, would come until the last message is deleted.
+    // If there were duplicates, they would come until the last message is deleted.
     let nothing = Counts {
         visible: 0,
         in_flight: 0,

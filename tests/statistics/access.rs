@@ -16,7 +16,7 @@ const ALL: [&str; 8] = [
 ];
 
 #[test]
-fn is_for_pg_monitor_and_resets_are_for_superusers() {
+fn statistics_are_for_pg_monitor_and_resets_are_for_superusers() {
     let mut scene = scene();
     scene.ingest(1);
     let role = |kind: &str| format!("{kind}_{}", scene.database.name());

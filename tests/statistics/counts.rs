@@ -12,7 +12,7 @@ use tests::workers::{self, PROMPTLY, admin, site};
 use super::{COUNTED_WITHIN, Counted, Counts, DENIED, expect, scene, server, stat};
 
 #[test]
-fn tell_rows_from_rejections() {
+fn counts_tell_rows_from_rejections() {
     let mut scene = scene();
     let bad = ["not a login".to_owned(), logins::login_without("x", "ip")];
     scene.queue.send(&[logins::good(5), bad.into()].concat());
@@ -29,7 +29,7 @@ fn tell_rows_from_rejections() {
 }
 
 #[test]
-fn have_failed_deletes_and_the_duplicates_that_come_of_them() {
+fn counts_include_failed_deletes_and_the_duplicates_they_cause() {
     let mut scene = scene();
     scene.sqs.script(|call| match call.action.as_str() {
         "ReceiveMessage" if call.earlier == 0 => Answer::ServeAndKeepVisible,
@@ -61,7 +61,7 @@ fn have_failed_deletes_and_the_duplicates_that_come_of_them() {
 }
 
 #[test]
-fn have_what_was_rolled_back_as_received_only() {
+fn counts_have_rolled_back_messages_as_received_only() {
     let mut scene = scene();
     scene
         .queue
@@ -110,7 +110,7 @@ fn have_what_was_rolled_back_as_received_only() {
 }
 
 #[test]
-fn are_those_of_workers_and_calls_together() {
+fn counts_add_up_workers_and_calls() {
     let mut admin = admin(server());
     let sqs = ScriptedSqs::start();
     let queue = sqs.queue();
@@ -149,7 +149,7 @@ fn are_those_of_workers_and_calls_together() {
 }
 
 #[test]
-fn are_of_each_database_alone() {
+fn counts_are_kept_per_database() {
     let (mut one, mut other) = (scene(), scene());
     one.ingest(2);
     let rows = "SELECT count(*) FROM sqs_stat";
@@ -165,7 +165,7 @@ fn are_of_each_database_alone() {
 }
 
 #[test]
-fn outlive_a_session_that_is_terminated() {
+fn counts_outlive_a_terminated_session() {
     let mut scene = scene();
     scene.ingest(3);
     scene.expect(Counts::ingested(3));
@@ -182,7 +182,7 @@ fn outlive_a_session_that_is_terminated() {
 }
 
 #[test]
-fn begin_anew_after_a_crash_and_after_a_restart() {
+fn counts_start_over_after_a_crash_and_after_a_restart() {
     let cluster = site();
     let mut scene = Scene::on(&cluster);
     let rows = "SELECT (SELECT count(*) FROM sqs_stat) + (SELECT count(*) FROM sqs_stat_lag)";
@@ -211,7 +211,7 @@ fn ingest_one(session: &mut Session, queue: &Queue) {
 }
 
 #[test]
-fn are_not_begun_by_who_may_not_ingest() {
+fn a_role_that_may_not_ingest_starts_no_counts() {
     let mut scene = scene();
     let role = format!("caller_{}", scene.database.name());
     scene.session.run(&format!(
@@ -242,7 +242,7 @@ fn are_not_begun_by_who_may_not_ingest() {
 }
 
 #[test]
-fn are_kept_of_the_128_queues_that_were_used_last_and_of_those_with_workers() {
+fn counts_are_kept_for_the_128_queues_used_last_and_for_those_with_workers() {
     let cluster = site();
     let mut admin = admin(&cluster);
     let mut scene = Scene::on(&cluster);
@@ -279,7 +279,7 @@ fn are_kept_of_the_128_queues_that_were_used_last_and_of_those_with_workers() {
 }
 
 #[test]
-fn of_a_queue_that_had_to_make_room_are_not_added_to_anothers() {
+fn counts_of_an_evicted_queue_are_not_added_to_another() {
     let cluster = site();
     let mut scene = Scene::on(&cluster);
     scene.queue.send(&logins::good(7));
@@ -303,7 +303,7 @@ fn of_a_queue_that_had_to_make_room_are_not_added_to_anothers() {
 }
 
 #[test]
-fn of_a_dropped_database_make_room_first() {
+fn counts_of_a_dropped_database_are_evicted_first() {
     let cluster = site();
     let mut oldest = Scene::on(&cluster);
     oldest.ingest(1);

@@ -8,7 +8,7 @@ use tests::workers::{admin, site};
 use super::{COUNTED_WITHIN, Counted, Counts, DENIED, disk_full, scene, stat};
 
 #[test]
-fn of_sqs_and_of_postgres_are_counted_with_the_last_ones_message() {
+fn errors_of_sqs_and_postgres_are_counted_with_the_last_message() {
     let mut scene = scene();
     scene.queue.send(&logins::good(1));
     assert_eq!(scene.session.ingest(&scene.queue, 1), 1);
@@ -40,7 +40,7 @@ fn of_sqs_and_of_postgres_are_counted_with_the_last_ones_message() {
 }
 
 #[test]
-fn of_a_batch_of_a_worker_are_counted() {
+fn errors_of_a_workers_batch_are_counted() {
     let cluster = site();
     let mut admin = admin(&cluster);
     admin.run(&disk_full("'no space left'"));
@@ -59,7 +59,7 @@ fn of_a_batch_of_a_worker_are_counted() {
 }
 
 #[test]
-fn show_no_raw_values() {
+fn errors_show_no_raw_values() {
     let cluster = site();
     let mut admin = admin(&cluster);
     let sqs = ScriptedSqs::start();
@@ -75,7 +75,7 @@ fn show_no_raw_values() {
     for queue in [&called, &subscribed] {
         queue.send(&bodies);
     }
-    // Each says all that it knows of a row.
+    // The message of each holds the whole row.
     admin.run(&disk_full("NEW::text"));
     admin.ingest_error(&called, 12);
     admin.run(

@@ -8,8 +8,9 @@ use tests::scene::Scene;
 
 use super::{Counted, scene};
 
-/// The time of each row from being sent to its commit, in seconds, as Postgres has it.
-const TRUTH: &str = "SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin) - sent_at)::float8 AS lag FROM sqs_ledger";
+/// The time of each row from being sent to its commit, in seconds, by the clock of Postgres.
+const TRUTH: &str = "SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin) - sent_at)::float8 AS lag \
+    FROM sqs_ledger";
 
 /// Between the time that Postgres gives to a commit, and that at which the commit is counted.
 const BUSY: &str = "2.0";
@@ -36,7 +37,8 @@ fn percentiles_are_above_the_truth_by_one_part_in_16_at_most() {
         let rows = scene.session.rows(&format!(
             "SELECT extract(epoch FROM {column}) >= lag,
                     extract(epoch FROM {column}) <= (lag + {BUSY}) * 17 / 16, {column}, lag
-             FROM sqs_stat, (SELECT percentile_disc({share}) WITHIN GROUP (ORDER BY lag) AS lag FROM ({TRUTH}) AS each) AS all_of_them"
+             FROM sqs_stat, (SELECT percentile_disc({share}) WITHIN GROUP (ORDER BY lag) AS lag
+                             FROM ({TRUTH}) AS each) AS all_of_them"
         ));
         let ok = |at: usize| rows[0][at].as_deref() == Some("t");
         assert!(ok(0) && ok(1), "{column}: {rows:?}");
@@ -77,7 +79,7 @@ fn buckets_count_what_took_no_longer() {
 fn percentiles_are_bounds_of_buckets() {
     let mut scene = ingested();
     for (column, share) in [("lag_p50", 0.5), ("lag_p99", 0.99)] {
-        // As the docs have it for any other percentile.
+        // The query that the docs give for other percentiles.
         let of_buckets = scene.session.text(&format!(
             "SELECT min(le)
                FROM (SELECT *, max(count) OVER (PARTITION BY queue_url) AS total FROM sqs_stat_lag) AS lag

@@ -1,4 +1,4 @@
-//! What `sqs_stat`, `sqs_stat_lag` and `sqs_progress` say is so, to whom they say it, and for how long.
+//! What `sqs_stat`, `sqs_stat_lag` and `sqs_progress` show is correct, and shown to the right roles for the right time.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const DENIED: Answer = Answer::Refuse {
     code: "AccessDenied",
 };
 
-/// A trigger function that fails as a server does whose disk is full, with this message (an SQL expression).
+/// A trigger function that fails like a server with a full disk, with this message (an SQL expression).
 fn disk_full(message: &str) -> String {
     format!(
         "CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -118,7 +118,7 @@ impl Counts {
         }
     }
 
-    /// So many messages that became rows and were deleted.
+    /// This many messages became rows and were deleted.
     fn ingested(messages: i64) -> Counts {
         Counts {
             received: messages,

@@ -85,13 +85,13 @@ fn gone_after(end: impl FnOnce(&mut Scene, &Call), sqlstate: Option<&str>) -> Se
 }
 
 #[test]
-fn is_shown_until_the_call_returns() {
+fn a_call_is_shown_until_it_returns() {
     let mut session = gone_after(|scene, _| scene.queue.send(&logins::good(1)), None);
     session.run("SELECT 1");
 }
 
 #[test]
-fn is_shown_until_an_error() {
+fn a_call_is_shown_until_an_error() {
     let fatal = |scene: &mut Scene, _: &Call| {
         scene.queue.send(&[logins::login("fatal").to_string()]);
     };
@@ -100,7 +100,7 @@ fn is_shown_until_an_error() {
 }
 
 #[test]
-fn is_shown_until_a_cancel() {
+fn a_call_is_shown_until_a_cancel() {
     let cancel = |_: &mut Scene, call: &Call| {
         call.token.cancel_query(postgres::NoTls).unwrap();
     };
@@ -109,7 +109,7 @@ fn is_shown_until_a_cancel() {
 }
 
 #[test]
-fn is_shown_until_the_session_is_terminated() {
+fn a_call_is_shown_until_its_session_is_terminated() {
     let terminate = |scene: &mut Scene, call: &Call| {
         let sql = format!("SELECT pg_terminate_backend({}, 10000)", call.pid);
         scene.session.run(&sql);
@@ -118,7 +118,7 @@ fn is_shown_until_the_session_is_terminated() {
 }
 
 #[test]
-fn of_a_drain_has_its_limit() {
+fn progress_of_a_drain_shows_its_limit() {
     let mut scene = scene();
     for (limit, target) in [("NULL", None), ("2000", Some("2000"))] {
         scene.queue.send(&logins::good(RECEIVED));
@@ -145,7 +145,7 @@ fn of_a_drain_has_its_limit() {
 }
 
 #[test]
-fn of_a_worker_has_no_limit_and_ends_with_it() {
+fn progress_of_a_worker_has_no_limit_and_ends_with_it() {
     let cluster = site();
     let mut admin = admin(&cluster);
     let sqs = ScriptedSqs::start();

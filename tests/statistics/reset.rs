@@ -6,7 +6,7 @@ use tests::logins;
 use super::{Counted, Counts, DENIED, expect, scene, stat};
 
 #[test]
-fn of_one_queue_leaves_the_others() {
+fn a_reset_of_one_queue_leaves_the_others() {
     let mut scene = scene();
     let other = scene.sqs.queue();
     other.send(&logins::good(2));
@@ -42,7 +42,7 @@ fn of_one_queue_leaves_the_others() {
 }
 
 #[test]
-fn of_all_leaves_other_databases() {
+fn a_reset_of_all_queues_leaves_other_databases() {
     let (mut one, mut other) = (scene(), scene());
     one.ingest(2);
     let second = one.sqs.queue();
@@ -61,7 +61,7 @@ fn of_all_leaves_other_databases() {
 }
 
 #[test]
-fn is_what_counting_goes_on_from() {
+fn counting_goes_on_after_a_reset() {
     let mut scene = scene();
     scene.ingest(2);
     scene.expect(Counts::ingested(2));
@@ -73,7 +73,7 @@ fn is_what_counting_goes_on_from() {
 }
 
 #[test]
-fn of_no_queue_is_an_error() {
+fn a_reset_of_no_queue_is_an_error() {
     let mut scene = scene();
     let error = scene.session.error_of("SELECT sqs_stat_reset(NULL)");
     assert_eq!(error.code().code(), "22004", "{error:?}");

@@ -19,7 +19,7 @@ fn expect_state(admin: &mut Session, expected: &str) {
 }
 
 #[test]
-fn says_what_a_worker_does() {
+fn the_state_says_what_a_worker_does() {
     let cluster = site();
     let mut admin = admin(&cluster);
     let sqs = ScriptedSqs::start();
@@ -28,7 +28,7 @@ fn says_what_a_worker_does() {
     admin.expect_workers_within(PROMPTLY, 1);
     expect_state(&mut admin, "idle");
 
-    // Who writes waits for this lock.
+    // Writers wait for this lock.
     let mut locker = workers::admin(&cluster);
     locker.run("BEGIN; LOCK TABLE sqs_ledger");
     queue.send(&logins::good(1));

@@ -10,7 +10,7 @@ use tests::{localstack, logins};
 use super::{in_flight, scene, site_with};
 
 #[test]
-fn one_among_good_ones_costs_one() {
+fn one_bad_message_among_good_ones_costs_one_message() {
     let mut scene = scene(&[("rejected_messages", "delete"), ("linger", "300ms")]);
     scene
         .admin
@@ -23,7 +23,7 @@ fn one_among_good_ones_costs_one() {
     scene.queue.send(&bodies);
 
     scene.admin.expect_logins(40);
-    // What is no login is deleted; a login that the table refused stays.
+    // The message that is not a login is deleted; the login that the table refused stays.
     scene
         .queue
         .expect_counts_within(ARRIVE_WITHIN, in_flight(1));
@@ -39,7 +39,7 @@ fn one_among_good_ones_costs_one() {
 }
 
 #[test]
-fn a_left_one_stays_hidden_for_its_visibility_timeout() {
+fn a_rejected_message_stays_hidden_for_its_visibility_timeout() {
     let mut scene = scene(&[("visibility_timeout", "20s")]);
     scene.subscribe();
     scene.expect_polling();
@@ -59,7 +59,7 @@ fn a_left_one_stays_hidden_for_its_visibility_timeout() {
 }
 
 #[test]
-fn left_ones_reach_the_dead_letters_and_only_they() {
+fn only_rejected_messages_reach_the_dead_letters() {
     let cluster = site_with(&[("visibility_timeout", "1s")]);
     let mut admin = admin(&cluster);
     let (queue, dead) = localstack::queue_with_dead_letters(2);
@@ -82,7 +82,7 @@ fn left_ones_reach_the_dead_letters_and_only_they() {
 }
 
 #[test]
-fn many_behind_a_good_one_do_not_hold_it_up() {
+fn many_bad_messages_do_not_hold_up_the_good_one_before_them() {
     let mut scene = scene(&[("rejected_messages", "delete")]);
     scene
         .admin
@@ -100,7 +100,7 @@ fn many_behind_a_good_one_do_not_hold_it_up() {
 }
 
 #[test]
-fn a_deferred_constraint_is_broken_by_one() {
+fn a_deferred_constraint_rejects_only_the_messages_that_break_it() {
     let mut scene = scene(&[("rejected_messages", "delete"), ("linger", "300ms")]);
     scene.admin.run(
         "ALTER TABLE user_logins ADD CONSTRAINT once UNIQUE (user_id) DEFERRABLE INITIALLY DEFERRED;

@@ -12,7 +12,7 @@ use tests::{localstack, logins};
 
 use super::{A_MOMENT, SEVERAL_TRIES, in_flight, reload, scene};
 
-/// A machine busy with other tests may be late now and then: of this many workers the middle one counts.
+/// A busy machine may be late now and then, so the median of this many workers counts.
 const WORKERS: usize = 5;
 
 #[test]
@@ -256,7 +256,7 @@ fn another_database_can_be_dropped_at_once() {
 }
 
 #[test]
-fn the_database_of_the_subscriptions_can_be_dropped_by_force_and_made_again() {
+fn the_database_of_the_subscriptions_can_be_dropped_by_force_and_recreated() {
     let cluster = preloading()
         .setting("user_logins_sqs.database", "ingest")
         .start();
@@ -364,7 +364,7 @@ fn a_lock_on_the_ledger_does_not_stop_the_launcher() {
 }
 
 #[test]
-fn workers_that_find_no_place_are_told_of_once() {
+fn a_lack_of_worker_slots_is_logged_once() {
     let cluster = preloading().setting("max_worker_processes", "3").start();
     let mut admin = admin(&cluster);
     admin.run("CREATE EXTENSION user_logins_sqs");

@@ -7,7 +7,7 @@ use tests::workers::{ARRIVE_WITHIN, admin};
 use super::scene;
 
 #[test]
-fn days_older_than_their_retention_are_pruned() {
+fn ledger_entries_older_than_their_retention_are_pruned() {
     let mut scene = scene(&[("ledger_retention", "10d")]);
     scene.admin.run(
         "INSERT INTO sqs_ledger SELECT now() - days * interval '1 day', gen_random_uuid()
@@ -17,7 +17,7 @@ fn days_older_than_their_retention_are_pruned() {
          FROM (VALUES ('old', now() - interval '20 days'), ('new', now())) AS v (id, seen)",
     );
 
-    // The launcher's first round is that of its start.
+    // The launcher prunes when it starts.
     scene.cluster.restart();
     scene.admin = admin(&scene.cluster);
 
@@ -36,7 +36,7 @@ fn days_older_than_their_retention_are_pruned() {
 }
 
 #[test]
-fn entries_can_be_pruned_by_hand() {
+fn ledger_entries_can_be_pruned_by_hand() {
     let database = Database::shared();
     let mut session = database.connect();
     session.run(

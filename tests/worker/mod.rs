@@ -1,4 +1,4 @@
-//! A worker goes on: through faults of the queue, of the table, of single messages, and through what a DBA does to it.
+//! A worker keeps going through faults of the queue, of the table and of single messages, and through a DBA's actions.
 
 use std::thread;
 use std::time::Duration;
@@ -26,10 +26,10 @@ const A_MOMENT: Duration = Duration::from_millis(1500);
 /// Several retries of a batch, and several visibility timeouts of those tests that set a short one.
 const SEVERAL_TRIES: Duration = Duration::from_secs(5);
 
-/// Pauses between calls that fail are random, up to a minute; after some seconds of them 30 s can still be to come.
+/// Pauses between calls that fail are random, up to a minute; after some seconds of them, 30 s may still lie ahead.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(70);
 
-/// A server with one subscription, of a queue whose server a test can tell to misbehave.
+/// A Postgres server, and a queue on a scripted SQS.
 struct Scene {
     admin: Session,
     queue: Queue,

@@ -38,7 +38,7 @@ fn arrived(admin: &mut Session, group: &str) -> Vec<String> {
 }
 
 #[test]
-fn of_a_group_is_kept_across_batches_and_workers() {
+fn the_order_of_a_group_is_kept_across_batches_and_workers() {
     let (_cluster, mut admin, queue) = fifo_scene(&[("batch_size", "3")]);
     let users = |group: &str| -> Vec<String> {
         (1..=40).map(|number| format!("{group}-{number}")).collect()
@@ -62,7 +62,7 @@ fn of_a_group_is_kept_across_batches_and_workers() {
 }
 
 #[test]
-fn of_a_group_waits_for_its_bad_message_through_a_failed_batch() {
+fn a_group_waits_for_its_bad_message_through_a_failed_batch() {
     let (_cluster, mut admin, queue) =
         fifo_scene(&[("batch_size", "2"), ("visibility_timeout", "20s")]);
     admin.run(
@@ -101,7 +101,7 @@ fn of_a_group_waits_for_its_bad_message_through_a_failed_batch() {
 }
 
 #[test]
-fn of_a_group_does_not_have_its_bad_message_received_over_and_over() {
+fn the_bad_message_of_a_group_is_not_received_over_and_over() {
     let (_cluster, mut admin, queue) = fifo_scene(&[("visibility_timeout", "30s")]);
     admin.subscribe(&queue);
     admin.expect_workers_within(PROMPTLY, 1);

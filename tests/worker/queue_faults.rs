@@ -12,7 +12,7 @@ use tests::{localstack, logins, run};
 use super::{A_MOMENT, RECOVERS_WITHIN, SEVERAL_TRIES, scene, site_with};
 
 #[test]
-fn a_queue_that_is_made_later_is_found() {
+fn a_queue_that_is_created_later_is_found() {
     let cluster = site();
     let mut admin = admin(&cluster);
     let name = run::unique_name("later");
@@ -32,7 +32,7 @@ fn a_queue_that_is_made_later_is_found() {
 }
 
 #[test]
-fn a_server_that_is_not_there_yet_is_waited_for() {
+fn a_worker_waits_for_a_server_that_is_not_there_yet() {
     let cluster = site();
     let mut admin = admin(&cluster);
     let sqs = ScriptedSqs::start();
@@ -53,7 +53,7 @@ fn a_server_that_is_not_there_yet_is_waited_for() {
 }
 
 #[test]
-fn a_server_that_comes_and_goes_is_told_of_each_time() {
+fn each_outage_of_a_server_is_logged() {
     let cluster = site();
     let mut admin = admin(&cluster);
     let sqs = ScriptedSqs::start();
@@ -88,13 +88,14 @@ fn an_outage_is_not_over_because_what_came_before_it_is_written() {
     let cluster = site_with(&[("batch_size", "30"), ("visibility_timeout", "600s")]);
     let mut admin = admin(&cluster);
     admin.run(
-        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$;
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$;
          CREATE TRIGGER slowly BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION slowly()",
     );
     let sqs = ScriptedSqs::start();
     let queue = sqs.queue();
     let gate = Gate::to(sqs.endpoint());
-    // The last batch is not full: the news of the outage comes while it is gathered.
+    // The last batch is not full: the outage is noticed while it is gathered.
     queue.send(&logins::good(200));
     admin.subscribe(&gate.queue(&queue));
     eventually(
@@ -132,7 +133,7 @@ fn an_outage_is_not_over_because_what_came_before_it_is_written() {
 }
 
 #[test]
-fn a_server_that_fails_is_asked_ever_more_rarely() {
+fn a_failing_server_is_polled_less_and_less_often() {
     let mut scene = scene(&[]);
     let refusal = Answer::Refuse {
         status: 500,

@@ -13,11 +13,11 @@ const LOOK_FOR: Duration = Duration::from_secs(10);
 const LITTLE: Duration = Duration::from_millis(300);
 
 #[test]
-fn costs_no_processor_and_one_poll_at_a_time() {
+fn a_quiet_queue_costs_no_processor_time_and_one_poll_at_a_time() {
     let mut scene = scene(&[]);
     let worker = scene.subscribe();
     let launcher = scene.admin.launcher().unwrap();
-    // So many that several polls are under way at once.
+    // Enough for several polls to be under way at once.
     scene.send_good(500);
     scene.admin.expect_logins(500);
     scene.queue.expect_drained();
@@ -42,7 +42,7 @@ fn costs_no_processor_and_one_poll_at_a_time() {
             call.request["WaitTimeSeconds"].as_u64().unwrap()
         })
         .collect();
-    // One after the other they cannot wait for longer than the time that has passed, but for the last one.
+    // Polls one after another cannot wait for longer than the time that has passed, except for the last one.
     let longest = waits.iter().max().copied().unwrap_or_default();
     assert!(longest >= 1, "a long poll");
     assert!(
@@ -52,10 +52,10 @@ fn costs_no_processor_and_one_poll_at_a_time() {
 }
 
 #[test]
-fn leaves_postgres_nothing_uncounted() {
+fn a_quiet_worker_reports_every_row_to_postgres() {
     let mut scene = scene(&[]);
     scene.subscribe();
-    // Postgres takes the counters of a process once a second unless it insists.
+    // Postgres takes the counters of a process at most once a second unless forced to.
     for batch in 1..=5 {
         scene.send_good(3);
         scene.admin.expect_logins(3 * batch);

@@ -13,7 +13,7 @@ const MAKE: &str = "CREATE TABLE user_logins (user_id varchar(128), device_type 
     masked_ip varchar(256), masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date)";
 
 #[test]
-fn dropped_and_made_again_costs_one_line_and_no_message() {
+fn a_table_dropped_and_recreated_costs_one_log_line_and_no_message() {
     let mut scene = scene(&[("visibility_timeout", "2s")]);
     scene.subscribe();
     scene.admin.expect_workers_within(PROMPTLY, 1);
@@ -35,7 +35,7 @@ fn dropped_and_made_again_costs_one_line_and_no_message() {
 }
 
 #[test]
-fn dropped_and_made_again_sends_nothing_to_the_dead_letters() {
+fn a_table_dropped_and_recreated_sends_nothing_to_the_dead_letters() {
     let cluster = site_with(&[("visibility_timeout", "2s")]);
     let mut admin = admin(&cluster);
     let (queue, dead) = localstack::queue_with_dead_letters(2);
@@ -53,7 +53,7 @@ fn dropped_and_made_again_sends_nothing_to_the_dead_letters() {
 }
 
 #[test]
-fn while_it_is_missing_a_new_worker_receives_nothing() {
+fn a_new_worker_receives_nothing_while_the_table_is_missing() {
     let mut scene = scene(&[]);
     scene.send_good(5);
     scene.admin.subscribe(&scene.queue);
@@ -81,7 +81,7 @@ fn while_it_is_missing_a_new_worker_receives_nothing() {
 }
 
 #[test]
-fn that_refuses_everything_pauses_the_worker() {
+fn a_table_that_refuses_everything_pauses_the_worker() {
     let cluster = site_with(&[("visibility_timeout", "2s")]);
     let mut admin = admin(&cluster);
     let (queue, dead) = localstack::queue_with_dead_letters(2);
@@ -101,7 +101,7 @@ fn that_refuses_everything_pauses_the_worker() {
 }
 
 #[test]
-fn that_refuses_messages_that_come_one_by_one_pauses_the_worker_too() {
+fn a_table_that_refuses_messages_one_by_one_pauses_the_worker() {
     let mut scene = scene(&[("visibility_timeout", "3s")]);
     scene.subscribe();
     scene
@@ -129,7 +129,7 @@ fn that_refuses_messages_that_come_one_by_one_pauses_the_worker_too() {
 }
 
 #[test]
-fn that_goes_on_refusing_costs_one_line() {
+fn a_table_that_keeps_refusing_costs_one_log_line() {
     let mut scene = scene(&[("visibility_timeout", "600s")]);
     scene.subscribe();
     scene
@@ -161,7 +161,7 @@ fn that_goes_on_refusing_costs_one_line() {
 }
 
 #[test]
-fn locked_for_a_while_is_waited_for() {
+fn a_worker_waits_for_a_locked_table() {
     let mut scene = scene(&[("visibility_timeout", "2s")]);
     scene.subscribe();
     let mut other = admin(&scene.cluster);

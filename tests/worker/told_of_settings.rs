@@ -138,7 +138,7 @@ fn what_is_received_after_a_reload_is_decoded_as_it_says() {
 }
 
 #[test]
-fn a_queue_that_is_not_allowed_any_more_is_left_alone_until_it_is() {
+fn a_queue_that_is_no_longer_allowed_is_left_alone_until_it_is_again() {
     let mut scene = scene(&[("batch_size", "10"), ("visibility_timeout", "600s")]);
     scene.admin.run(SLOWLY);
     scene.send_good(200);
