@@ -1,56 +1,41 @@
 //! `user_logins` may be more than a plain table: it only has to take an INSERT of the seven columns.
 
 use tests::cluster::Cluster;
-use tests::database::{Database, Session};
+use tests::database::Database;
 use tests::logins;
-use tests::queue::Queue;
+use tests::scene::Scene;
 use tests::scripted::ScriptedSqs;
 
 const COLUMNS: &str = "user_id varchar(128), device_type varchar(32), masked_ip varchar(256), \
      masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date";
 
-struct Scene {
-    _server: ScriptedSqs,
-    queue: Queue,
-    database: Database<'static>,
-    session: Session,
+fn scene(ddl: &str) -> Scene<'static> {
+    let mut scene = Scene::shared();
+    scene.queue.send(&logins::good(50));
+    scene.session.run(&ddl.replace("COLUMNS", COLUMNS));
+    scene
 }
 
-fn scene(ddl: &str) -> Scene {
-    let database = Database::shared();
-    let server = ScriptedSqs::start();
-    let queue = server.queue();
-    queue.send(&logins::good(50));
-    let mut session = database.connect();
-    session.run(&ddl.replace("COLUMNS", COLUMNS));
-    Scene {
-        _server: server,
-        queue,
-        database,
-        session,
-    }
-}
-
-impl Scene {
-    #[track_caller]
-    fn expect_filled(&mut self) {
-        assert_eq!(self.session.ingest(&self.queue, 50), 50);
-        assert_eq!(
-            self.session
-                .number("SELECT count(DISTINCT user_id) FROM user_logins"),
-            50
-        );
-        assert_eq!(self.session.logins(), 50);
-        self.queue.expect_drained();
-    }
+#[track_caller]
+fn expect_filled(scene: &mut Scene) {
+    assert_eq!(scene.session.ingest(&scene.queue, 50), 50);
+    assert_eq!(
+        scene
+            .session
+            .number("SELECT count(DISTINCT user_id) FROM user_logins"),
+        50
+    );
+    assert_eq!(scene.session.logins(), 50);
+    scene.queue.expect_drained();
 }
 
 #[test]
 fn more_columns_with_defaults() {
     let mut scene = scene(
-        "ALTER TABLE user_logins ADD id bigserial PRIMARY KEY, ADD loaded timestamptz NOT NULL DEFAULT now(), ADD note text",
+        "ALTER TABLE user_logins
+         ADD id bigserial PRIMARY KEY, ADD loaded timestamptz NOT NULL DEFAULT now(), ADD note text",
     );
-    scene.expect_filled();
+    expect_filled(&mut scene);
     assert_eq!(
         scene
             .session
@@ -61,32 +46,29 @@ fn more_columns_with_defaults() {
 
 #[test]
 fn columns_in_another_order() {
-    scene(
+    expect_filled(&mut scene(
         "DROP TABLE user_logins;
          CREATE TABLE user_logins (create_date date, app_version integer, locale varchar(32), extra text,
            masked_device_id varchar(256), masked_ip varchar(256), device_type varchar(32), user_id varchar(128))",
-    )
-    .expect_filled();
+    ));
 }
 
 #[test]
 fn columns_of_type_text() {
-    scene(
+    expect_filled(&mut scene(
         "DROP TABLE user_logins;
          CREATE TABLE user_logins (user_id text, device_type text, masked_ip text, masked_device_id text,
            locale text, app_version integer, create_date date)",
-    )
-    .expect_filled();
+    ));
 }
 
 #[test]
 fn a_partitioned_table() {
-    scene(
+    expect_filled(&mut scene(
         "DROP TABLE user_logins; CREATE TABLE user_logins (COLUMNS) PARTITION BY HASH (user_id);
          CREATE TABLE part_0 PARTITION OF user_logins FOR VALUES WITH (MODULUS 2, REMAINDER 0);
          CREATE TABLE part_1 PARTITION OF user_logins FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
-    )
-    .expect_filled();
+    ));
 }
 
 #[test]
@@ -97,16 +79,15 @@ fn a_view_with_a_trigger() {
            $$ BEGIN INSERT INTO behind SELECT NEW.*; RETURN NEW; END $$;
          CREATE TRIGGER put INSTEAD OF INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION put()",
     );
-    scene.expect_filled();
+    expect_filled(&mut scene);
     assert_eq!(scene.session.number("SELECT count(*) FROM behind"), 50);
 }
 
 #[test]
 fn a_simple_view() {
-    scene(
+    expect_filled(&mut scene(
         "ALTER TABLE user_logins RENAME TO behind; CREATE VIEW user_logins AS SELECT * FROM behind",
-    )
-    .expect_filled();
+    ));
 }
 
 #[test]
@@ -124,7 +105,7 @@ fn a_foreign_table() {
     scene
         .session
         .set("user_logins_sqs.allow_foreign_table", "on");
-    scene.expect_filled();
+    expect_filled(&mut scene);
 }
 
 #[test]
@@ -148,7 +129,7 @@ fn a_row_policy() {
         "ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
          CREATE POLICY all_in ON user_logins FOR INSERT WITH CHECK (true)",
     );
-    scene.expect_filled();
+    expect_filled(&mut scene);
 }
 
 /// Citus' catalog, as far as it is looked at.

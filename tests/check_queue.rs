@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use tests::check_report::Report;
 use tests::cluster::{Cluster, Plan};
-use tests::database::{Database, Session, db_error, literal};
+use tests::database::{Database, db_error, literal};
 use tests::localstack;
 use tests::logins;
 use tests::queue::{Counts, Queue};
+use tests::scene::Scene;
 use tests::scripted::{Answer, ScriptedSqs};
 use tests::tls::TlsFront;
 use tests::wait::eventually;
@@ -35,29 +36,9 @@ const OF_ATTRIBUTES: [&str; 5] = [
 
 const RIGHTS: [&str; 2] = ["right to delete", "right to change visibility"];
 
-struct Scene {
-    sqs: ScriptedSqs,
-    queue: Queue,
-    session: Session,
-    _database: Database<'static>,
-}
-
-fn scene() -> Scene {
-    let database = Database::shared();
-    let sqs = ScriptedSqs::start();
-    Scene {
-        queue: sqs.queue(),
-        sqs,
-        session: database.connect(),
-        _database: database,
-    }
-}
-
-impl Scene {
-    #[track_caller]
-    fn report(&mut self) -> Report {
-        Report::on(&mut self.session, &self.queue)
-    }
+#[track_caller]
+fn report_on(scene: &mut Scene) -> Report {
+    Report::on(&mut scene.session, &scene.queue)
 }
 
 #[test]
@@ -91,10 +72,10 @@ fn a_queue_with_everything_it_needs_has_no_errors() {
 
 #[test]
 fn nothing_is_received_and_nothing_changes() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.queue.send(&logins::good(3));
 
-    scene.report();
+    report_on(&mut scene);
 
     assert!(scene.sqs.calls_of("ReceiveMessage").is_empty());
     let counts = scene.queue.counts();
@@ -121,9 +102,9 @@ fn a_right_that_is_denied_is_named_and_the_others_are_not() {
         ("DeleteMessage", RIGHTS[0]),
         ("ChangeMessageVisibility", RIGHTS[1]),
     ] {
-        let mut scene = scene();
+        let mut scene = Scene::shared();
         scene.sqs.always(action, DENIED);
-        let report = scene.report();
+        let report = report_on(&mut scene);
         assert_eq!(report.with_status("error"), [check], "{report:#?}");
         report.expect(check, "error", &format!("sqs:{action} is denied"));
         report.expect("answer", "ok", "answers");
@@ -132,9 +113,9 @@ fn a_right_that_is_denied_is_named_and_the_others_are_not() {
 
 #[test]
 fn without_the_right_to_get_attributes_what_it_would_tell_is_unknown() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.sqs.always("GetQueueAttributes", DENIED);
-    let report = scene.report();
+    let report = report_on(&mut scene);
     assert!(report.with_status("error").is_empty(), "{report:#?}");
     report.expect("right to get attributes", "unknown", "denied");
     for check in OF_ATTRIBUTES {
@@ -144,7 +125,7 @@ fn without_the_right_to_get_attributes_what_it_would_tell_is_unknown() {
 
 #[test]
 fn a_queue_that_does_not_exist_is_an_error() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     let missing = Queue::existing(scene.sqs.endpoint(), "missing");
     let report = Report::on(&mut scene.session, &missing);
     report.expect("answer", "error", "does not exist");
@@ -153,7 +134,7 @@ fn a_queue_that_does_not_exist_is_an_error() {
 
 #[test]
 fn a_region_that_the_server_does_not_take_is_named() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.sqs.script(|call| {
         if call.authorization.contains("/eu-west-1/") {
             Answer::Serve
@@ -165,21 +146,21 @@ fn a_region_that_the_server_does_not_take_is_named() {
         }
     });
     scene.session.set("user_logins_sqs.region", "us-west-2");
-    let report = scene.report();
+    let report = report_on(&mut scene);
     report.expect("answer", "error", "credentials");
     let hint = report.get("answer").hint.clone().unwrap();
     assert!(hint.contains("us-west-2"), "{hint}");
 
     scene.session.set("user_logins_sqs.region", "eu-west-1");
-    scene.report().expect("answer", "ok", "answers");
+    report_on(&mut scene).expect("answer", "ok", "answers");
 }
 
 #[test]
 fn a_clock_that_is_an_hour_off_is_told() {
     for (ahead, words) in [(3_600, "behind"), (-3_600, "ahead of")] {
-        let mut scene = scene();
+        let mut scene = Scene::shared();
         scene.sqs.set_clock_ahead(ahead);
-        let report = scene.report();
+        let report = report_on(&mut scene);
         report.expect("clock", "warning", words);
         report.expect("clock", "warning", "60 minutes");
     }
@@ -221,10 +202,10 @@ fn credentials_are_told_by_their_source_and_never_shown() {
 
 #[test]
 fn a_server_that_hangs_costs_less_than_15_seconds_and_no_other_check() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.sqs.script(|_| Answer::Hang);
     let begun = Instant::now();
-    let report = scene.report();
+    let report = report_on(&mut scene);
     assert!(
         begun.elapsed() < Duration::from_secs(15),
         "{:?}",
@@ -237,7 +218,7 @@ fn a_server_that_hangs_costs_less_than_15_seconds_and_no_other_check() {
 
 #[test]
 fn a_cancel_ends_a_check_at_once() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.sqs.script(|_| Answer::Hang);
     let token = scene.session.cancel_token();
     let (sqs_check, begun) = (
@@ -245,6 +226,7 @@ fn a_cancel_ends_a_check_at_once() {
         Instant::now(),
     );
     let canceller = thread::spawn(move || {
+        // The check has sent its calls by then, and hears nothing.
         thread::sleep(Duration::from_millis(500));
         token.cancel_query(postgres::NoTls).unwrap();
     });
@@ -260,7 +242,7 @@ fn a_cancel_ends_a_check_at_once() {
 
 #[test]
 fn a_server_that_is_not_there_is_an_error_of_the_connection() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     let nobody = Queue::existing("http://127.0.0.1:1", "q");
     let report = Report::on(&mut scene.session, &nobody);
     report.expect("connection", "error", "could not reach");
@@ -309,7 +291,7 @@ fn a_certificate_is_told_by_how_long_it_is_good() {
 
 #[test]
 fn a_certificate_that_nobody_here_trusts_is_an_error() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     let front = TlsFront::of(scene.sqs.endpoint(), Ok(DAY * 100));
     let queue = front.queue(&scene.queue);
     Report::on(&mut scene.session, &queue).expect("TLS", "error", "TLS connection");
@@ -343,20 +325,20 @@ fn a_proxy_is_named_and_so_is_its_refusal() {
 
 #[test]
 fn a_queue_without_a_redrive_policy_or_with_a_hasty_one_is_a_warning() {
-    let mut scene = scene();
-    let report = scene.report();
+    let mut scene = Scene::shared();
+    let report = report_on(&mut scene);
     report.expect("redrive policy", "warning", "there is none");
     report.expect("dead-letter queue", "ok", "there is none");
 
     let dead_letters = scene.sqs.queue();
     scene.sqs.set_redrive(&scene.queue, &dead_letters, 4);
-    let report = scene.report();
+    let report = report_on(&mut scene);
     report.expect("redrive policy", "warning", "received 4 times");
     report.expect("dead-letter queue", "ok", "empty");
 
     scene.sqs.set_redrive(&scene.queue, &dead_letters, 5);
     dead_letters.send(&logins::good(7));
-    let report = scene.report();
+    let report = report_on(&mut scene);
     report.expect("redrive policy", "ok", "received 5 times");
     report.expect("dead-letter queue", "warning", "7 messages");
 }
@@ -375,19 +357,19 @@ fn a_fifo_queue_may_be_hastier() {
 
 #[test]
 fn a_queue_that_remembers_for_longer_than_the_ledger_is_an_error() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     let days = |days: u64| days * 86_400;
     scene
         .sqs
         .set_attribute(&scene.queue, "MessageRetentionPeriod", days(14));
-    scene.report().expect("retention", "ok", "14 days");
+    report_on(&mut scene).expect("retention", "ok", "14 days");
 
     let dead_letters = scene.sqs.queue();
     scene.sqs.set_redrive(&scene.queue, &dead_letters, 10);
     scene
         .sqs
         .set_attribute(&dead_letters, "MessageRetentionPeriod", days(16));
-    scene.report().expect(
+    report_on(&mut scene).expect(
         "retention",
         "warning",
         "dead-letter queue keeps them for 16 days",
@@ -396,18 +378,18 @@ fn a_queue_that_remembers_for_longer_than_the_ledger_is_an_error() {
     scene
         .sqs
         .set_attribute(&scene.queue, "MessageRetentionPeriod", days(16));
-    scene.report().expect("retention", "error", "16 days");
+    report_on(&mut scene).expect("retention", "error", "16 days");
 }
 
 #[test]
 fn the_retention_periods_are_remembered_for_the_ledger() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     let recorded = "SELECT max(message_retention), count(*) FROM sqs_queue";
     scene
         .sqs
         .set_attribute(&scene.queue, "MessageRetentionPeriod", 345_600);
-    scene.report();
-    scene.report();
+    report_on(&mut scene);
+    report_on(&mut scene);
     let expected =
         |retention: &str, count: &str| [[Some(retention.to_owned()), Some(count.to_owned())]];
     assert_eq!(scene.session.rows(recorded), expected("96:00:00", "1"));
@@ -417,18 +399,18 @@ fn the_retention_periods_are_remembered_for_the_ledger() {
     scene
         .sqs
         .set_attribute(&dead_letters, "MessageRetentionPeriod", 1_209_600);
-    scene.report();
+    report_on(&mut scene);
     assert_eq!(scene.session.rows(recorded), expected("336:00:00", "2"));
 
     scene.session.run("TRUNCATE sqs_queue; BEGIN READ ONLY");
-    scene.report();
+    report_on(&mut scene);
     scene.session.run("COMMIT");
     assert_eq!(scene.session.number("SELECT count(*) FROM sqs_queue"), 0);
 }
 
 #[test]
 fn a_dead_letter_queue_that_may_not_be_asked_leaves_the_retention_open() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     let dead_letters = scene.sqs.queue();
     scene
         .sqs
@@ -443,16 +425,14 @@ fn a_dead_letter_queue_that_may_not_be_asked_leaves_the_retention_open() {
             Answer::Serve
         }
     });
-    scene
-        .report()
-        .expect("dead-letter queue", "unknown", "could not be asked");
+    report_on(&mut scene).expect("dead-letter queue", "unknown", "could not be asked");
     assert_eq!(scene.session.number("SELECT count(*) FROM sqs_queue"), 0);
 }
 
 #[test]
 fn what_else_a_queue_says_is_judged() {
-    let mut scene = scene();
-    scene.report().expect("encryption", "warning", "in clear");
+    let mut scene = Scene::shared();
+    report_on(&mut scene).expect("encryption", "warning", "in clear");
     scene
         .sqs
         .set_attribute(&scene.queue, "KmsMasterKeyId", "alias/logins");
@@ -461,7 +441,7 @@ fn what_else_a_queue_says_is_judged() {
         "ApproximateNumberOfMessagesNotVisible",
         100_000,
     );
-    let report = scene.report();
+    let report = report_on(&mut scene);
     report.expect("encryption", "ok", "alias/logins");
     report.expect("messages", "warning", "120000");
 }

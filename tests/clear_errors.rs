@@ -100,7 +100,7 @@ fn drains_arguments_are_out_of_range() {
 }
 
 #[test]
-fn the_text_is_no_url() {
+fn the_text_is_not_a_url() {
     for text in [
         "",
         "login-queue",
@@ -118,7 +118,7 @@ fn the_text_is_no_url() {
 }
 
 #[test]
-fn the_url_is_no_queue() {
+fn the_url_is_not_a_queue() {
     for url in [
         "https://example.com/",
         "https://example.com/some/deep/page/of/text",
@@ -484,7 +484,7 @@ fn an_error_after_some_messages_releases_them() {
     assert_eq!(session.logins(), 0);
 }
 
-/// The error of a whole server that passes, after some messages: they are worth keeping.
+/// A passing error of the whole server keeps the messages received before it.
 #[test]
 fn an_outage_after_some_messages_keeps_them() {
     let database = Database::shared();
@@ -574,7 +574,7 @@ fn messages_whose_answer_got_lost_come_back_after_their_visibility_timeout() {
     queue.expect_drained();
 }
 
-/// A server whose environment is this, and nothing else.
+/// A server with exactly this environment.
 fn server_with_environment(environment: &[(&str, &str)]) -> Cluster {
     environment
         .iter()

@@ -1,4 +1,5 @@
-//! A copy of an installation does not take the messages of the original; what takes the original's place goes on.
+//! A copy of an installation does not take the messages of the original; a server that takes the original's place
+//! goes on.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -12,7 +12,7 @@ use tests::{localstack, logins};
 
 const MESSAGES: u64 = 25;
 
-/// So long that nothing comes back by itself during a test.
+/// Long enough that nothing comes back by itself during a test.
 const TEN_MINUTES: i64 = 600;
 
 /// A queue with 25 messages, and a session to ingest them.

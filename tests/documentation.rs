@@ -265,7 +265,10 @@ fn every_block_of_commands_is_run_or_says_why_not() {
                     || mark
                         .strip_prefix("tested=")
                         .is_some_and(|file| project().join(file).is_file());
-                assert!(is_known, "{at}: {mark} is no mark, or names no file");
+                assert!(
+                    is_known,
+                    "{at}: {mark} is not a mark, or does not name a file"
+                );
             }
             let is_output = ["text", "json"].contains(&block.language.as_str());
             let says_why_not = block.mark("needs").is_some() || block.mark("tested").is_some();

@@ -143,7 +143,8 @@ fn a_slow_statement_keeps_its_messages_hidden_while_it_inserts() {
     let mut session = database.connect();
     session.set("user_logins_sqs.visibility_timeout", 2);
     session.run(
-        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END $$;
+        "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END $$;
          CREATE TRIGGER dawdle BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION dawdle()",
     );
 

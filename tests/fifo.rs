@@ -13,7 +13,7 @@ struct Scene {
     database: Database<'static>,
 }
 
-/// A FIFO queue whose dead-letter queue takes what was received three times in vain.
+/// A FIFO queue whose dead-letter queue takes messages received three times without a delete.
 fn scene_with_dead_letters() -> (Scene, Queue) {
     let (queue, dead) = localstack::fifo_queue_with_dead_letters(3);
     (Scene { queue, ..scene() }, dead)
@@ -52,7 +52,7 @@ fn good(user: &str) -> FifoMessage {
     message_of_group(user, logins::login(user).to_string())
 }
 
-/// A message in the place of `a-1` that is no login.
+/// A message in the place of `a-1` that is not a login.
 fn bad(user: &str) -> FifoMessage {
     message_of_group(user, "not a login".to_owned())
 }
@@ -183,7 +183,7 @@ fn after_a_row_that_the_table_refuses_the_rest_of_its_group_waits() {
             in_flight: 0,
         },
     );
-    // Until it is known that the group waits no more, one message of it is received in a transaction.
+    // Until it is known that the group no longer waits, one message of it is received in a transaction.
     scene.session.ingest(&scene.queue, 5);
     scene.queue.expect_left(1);
     scene.session.ingest(&scene.queue, 5);
@@ -222,7 +222,7 @@ fn only_the_bad_one_is_dead_lettered(
 #[test]
 fn what_waits_behind_a_bad_message_is_not_dead_lettered_with_it() {
     let (mut scene, dead) = scene_with_dead_letters();
-    // Each call in a session of its own, as pg_cron makes them.
+    // Each call has its own session, as under pg_cron.
     only_the_bad_one_is_dead_lettered(&mut scene, &dead, |scene| {
         let mut session = scene.database.connect();
         session.set("user_logins_sqs.visibility_timeout", 2);
@@ -264,7 +264,8 @@ fn a_group_whose_bad_message_is_gone_is_received_as_before() {
     let queue = server.fifo_queue();
     let mut session = database.connect();
     session.run(&format!(
-        "INSERT INTO sqs_rejected VALUES ('{}', 'gone', 'bad', '22023', 1, now(), now(), 'a', now() - interval '2 minutes')",
+        "INSERT INTO sqs_rejected
+         VALUES ('{}', 'gone', 'bad', '22023', 1, now(), now(), 'a', now() - interval '2 minutes')",
         queue.url()
     ));
 

@@ -1,5 +1,5 @@
-//! `user_logins` and ledger on another server, by postgres_fdw, which commits there before it does here: exact where both are
-//! reached over one connection, refused or asked for where they are not.
+//! `user_logins` and ledger on another server, by postgres_fdw, which commits there before Postgres commits here.
+//! Ingestion is exact where both are reached over one connection; anything else is refused unless a setting allows it.
 
 use tests::cluster::{Cluster, Stop};
 use tests::database::{Database, Session};

@@ -1,4 +1,4 @@
-//! The extension comes, goes, moves and is restored without touching what is not its own.
+//! The extension comes, goes, moves and is restored without touching anything that does not belong to it.
 
 use std::process::Stdio;
 
@@ -88,7 +88,10 @@ fn drop_extension_keeps_the_rows_and_a_new_one_adopts_them() {
     session.run("DROP EXTENSION user_logins_sqs");
 
     assert_eq!(session.logins(), 2);
-    let left = session.rows("SELECT relname FROM pg_class WHERE relname ~ '^sqs_' UNION SELECT proname FROM pg_proc WHERE proname ~ '^sqs_'");
+    let left = session.rows(
+        "SELECT relname FROM pg_class WHERE relname ~ '^sqs_'
+         UNION SELECT proname FROM pg_proc WHERE proname ~ '^sqs_'",
+    );
     assert_eq!(left, Vec::<TextRow>::new());
 
     session.run("CREATE EXTENSION user_logins_sqs");
@@ -473,7 +476,7 @@ fn it_works_in_a_schema_whose_name_needs_quotes() {
     assert_eq!(session.number(&call), 5);
 }
 
-/// Objects that bear the names of ours and of Postgres' own, in a schema that comes first.
+/// Objects with the names of the extension's and Postgres' own, in a schema that comes first in the search path.
 const HOSTILE: &str = "
     CREATE SCHEMA hostile;
     CREATE TABLE hostile.touched (by text);

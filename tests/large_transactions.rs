@@ -13,7 +13,7 @@ use tests::queue::Queue;
 use tests::scripted::ScriptedSqs;
 use tests::wait::eventually;
 
-/// The handles of so many messages are 1.3 MB; 512 KiB stay in memory.
+/// The handles of this many messages take 1.3 MB; 512 KiB stay in memory.
 const MESSAGES: usize = 4_000;
 
 fn full_queue(server: &ScriptedSqs) -> Queue {

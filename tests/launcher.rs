@@ -1,4 +1,4 @@
-//! The launcher looks before it starts a worker, shares what places there are, and says why a worker is missing.
+//! The launcher looks before it starts a worker, shares the worker slots available, and says why a worker is missing.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tests::workers::{
     ARRIVE_WITHIN, DATABASE, LogSince, PROMPTLY, admin, preloading, site, site_of,
 };
 
-/// The launcher looks without being woken every five seconds.
+/// The launcher looks every five seconds even if nothing wakes it.
 const LOOKED_WITHIN: Duration = Duration::from_secs(10);
 
 const SEVERAL_LOOKS: Duration = Duration::from_secs(12);
@@ -21,7 +21,7 @@ fn subscribe(queue: &Queue, workers: usize) -> String {
     format!("SELECT sqs_subscribe({}, {workers})", literal(queue.url()))
 }
 
-/// What `sqs_stat` shows of a queue's workers: how many, their state, and why there are not more.
+/// What `sqs_stat` shows of a queue's workers: how many, their state, and why there are no more.
 #[track_caller]
 fn shown(session: &mut Session, queue: &Queue) -> (i64, Option<String>, Option<String>) {
     let rows = session.rows(&format!(
@@ -65,7 +65,7 @@ fn expect_workers_of(session: &mut Session, queues: &[&Queue], expected: &[i64])
 mod looks_first {
     use super::*;
 
-    /// A server with a subscription of a role that is no superuser.
+    /// A server with a subscription of a role that is not a superuser.
     struct Scene {
         cluster: Cluster,
         admin: Session,
@@ -365,7 +365,7 @@ mod shares {
         admin.run(&subscribe(&queue, 32));
 
         expect_workers_of(&mut admin, &[&queue], &[5]);
-        // A worker is counted a moment before pg_stat_activity has it.
+        // A worker is counted a moment before pg_stat_activity shows it.
         admin.expect_workers_within(ARRIVE_WITHIN, 5);
         throughout(
             "no more are started",
@@ -499,7 +499,7 @@ mod extension {
     use super::*;
 
     #[test]
-    fn dropped_and_created_again_is_not_written_to_by_the_old_workers() {
+    fn old_workers_write_nothing_once_the_extension_is_dropped_and_recreated() {
         let cluster = site_of(preloading().setting("user_logins_sqs.batch_size", "2"));
         let mut admin = admin(&cluster);
         admin.run(
@@ -533,7 +533,7 @@ mod configuration {
     use super::*;
 
     #[test]
-    fn of_sessions_disturbs_neither_launcher_nor_workers() {
+    fn settings_of_sessions_disturb_neither_launcher_nor_workers() {
         let mut plan = preloading()
             .setting("default_transaction_isolation", "serializable")
             .setting("default_transaction_deferrable", "on")

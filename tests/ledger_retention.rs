@@ -1,101 +1,84 @@
 //! The ledger remembers messages for as long as the queues that feed it may redeliver them, and no longer than it is
 //! told to.
 
-use tests::database::{Database, Session};
+use tests::database::Session;
 use tests::logins;
-use tests::queue::Queue;
-use tests::scripted::ScriptedSqs;
+use tests::scene::Scene;
 
 const DAYS: [i32; 4] = [3, 7, 10, 20];
 
 /// A database whose ledger has entries of these ages, and a queue.
-struct Scene {
-    session: Session,
-    queue: Queue,
-    database: Database<'static>,
-    _sqs: ScriptedSqs,
-}
-
-fn scene() -> Scene {
-    let database = Database::shared();
-    let sqs = ScriptedSqs::start();
-    let mut session = database.connect();
+fn scene() -> Scene<'static> {
+    let mut scene = Scene::shared();
     for day in DAYS {
-        session.run(&format!(
+        scene.session.run(&format!(
             "INSERT INTO sqs_ledger VALUES (now() - interval '{day} days', gen_random_uuid())"
         ));
     }
-    Scene {
-        session,
-        queue: sqs.queue(),
-        database,
-        _sqs: sqs,
+    scene
+}
+
+/// A queue fed the ledger `days_ago`, and answered just now that it keeps messages for `retention_days`.
+fn record(session: &mut Session, queue: &str, days_ago: i32, retention_days: Option<i32>) {
+    session.run(&format!(
+        "INSERT INTO sqs_queue VALUES ('{queue}', now() - interval '{days_ago} days', NULL)"
+    ));
+    if let Some(days) = retention_days {
+        record_answer(session, queue, 0, days);
     }
 }
 
-impl Scene {
-    /// A queue fed the ledger so many days ago, and answered just now that it keeps messages for so many days.
-    fn record(&mut self, queue: &str, days_ago: i32, retention_days: Option<i32>) {
-        self.session.run(&format!(
-            "INSERT INTO sqs_queue VALUES ('{queue}', now() - interval '{days_ago} days', NULL)"
-        ));
-        if let Some(days) = retention_days {
-            self.record_answer(queue, 0, days);
-        }
-    }
+fn record_answer(session: &mut Session, queue: &str, hours_ago: i32, retention_days: i32) {
+    session.run(&format!(
+        "INSERT INTO sqs_queue VALUES ('{queue}', now() - interval '{hours_ago} hours', '{retention_days} days')"
+    ));
+}
 
-    fn record_answer(&mut self, queue: &str, hours_ago: i32, retention_days: i32) {
-        self.session.run(&format!(
-            "INSERT INTO sqs_queue VALUES ('{queue}', now() - interval '{hours_ago} hours', '{retention_days} days')"
-        ));
-    }
-
-    /// How many of the entries are left once the ledger was pruned.
-    fn left(&mut self) -> i64 {
-        self.session.run("SELECT sqs_prune()");
-        self.session.number("SELECT count(*) FROM sqs_ledger")
-    }
+/// How many of the entries are left once the ledger was pruned.
+fn left(session: &mut Session) -> i64 {
+    session.run("SELECT sqs_prune()");
+    session.number("SELECT count(*) FROM sqs_ledger")
 }
 
 #[test]
 fn a_ledger_whose_queues_said_nothing_keeps_what_the_setting_says() {
     let mut scene = scene();
-    assert_eq!(scene.left(), 3);
-    scene.record("silent", 0, None);
-    assert_eq!(scene.left(), 3);
+    assert_eq!(left(&mut scene.session), 3);
+    record(&mut scene.session, "silent", 0, None);
+    assert_eq!(left(&mut scene.session), 3);
 }
 
 #[test]
 fn an_answer_is_followed_with_a_day_to_spare() {
     let mut scene = scene();
-    scene.record("q", 0, Some(4));
-    assert_eq!(scene.left(), 1);
+    record(&mut scene.session, "q", 0, Some(4));
+    assert_eq!(left(&mut scene.session), 1);
 }
 
 #[test]
 fn the_longest_answer_counts_and_the_setting_is_the_bound() {
     let mut scene = scene();
-    scene.record("short", 0, Some(1));
-    scene.record("longer", 3, Some(7));
-    assert_eq!(scene.left(), 2);
-    scene.record("longest", 0, Some(300));
-    assert_eq!(scene.left(), 2);
+    record(&mut scene.session, "short", 0, Some(1));
+    record(&mut scene.session, "longer", 3, Some(7));
+    assert_eq!(left(&mut scene.session), 2);
+    record(&mut scene.session, "longest", 0, Some(300));
+    assert_eq!(left(&mut scene.session), 2);
 }
 
 #[test]
 fn a_queue_that_was_not_asked_counts_with_the_setting() {
     let mut scene = scene();
-    scene.record("asked", 0, Some(1));
-    scene.record("not asked", 31, None);
-    assert_eq!(scene.left(), 3);
+    record(&mut scene.session, "asked", 0, Some(1));
+    record(&mut scene.session, "not asked", 31, None);
+    assert_eq!(left(&mut scene.session), 3);
 }
 
 #[test]
 fn a_queue_that_fed_the_ledger_long_ago_does_not_count() {
     let mut scene = scene();
-    scene.record("asked", 0, Some(4));
-    scene.record("gone", 33, None);
-    assert_eq!(scene.left(), 1);
+    record(&mut scene.session, "asked", 0, Some(4));
+    record(&mut scene.session, "gone", 33, None);
+    assert_eq!(left(&mut scene.session), 1);
     assert_eq!(
         scene
             .session
@@ -107,9 +90,9 @@ fn a_queue_that_fed_the_ledger_long_ago_does_not_count() {
 #[test]
 fn an_answer_of_two_days_ago_counts_no_longer() {
     let mut scene = scene();
-    scene.record("q", 0, None);
-    scene.record_answer("q", 48, 4);
-    assert_eq!(scene.left(), 3);
+    record(&mut scene.session, "q", 0, None);
+    record_answer(&mut scene.session, "q", 48, 4);
+    assert_eq!(left(&mut scene.session), 3);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The extension from outside: a file a guarantee.
+//! Tests of the extension from outside: a module for each guarantee.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

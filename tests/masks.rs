@@ -10,7 +10,7 @@ use tests::{logins, run};
 const OLD: &str = "old: 0123456789abcdef0123456789abcdef";
 const NEW: &str = "new: fedcba9876543210fedcba9876543210";
 
-/// A server with a session in which each call reads the mask keys anew.
+/// A server with a session in which each call reads the mask keys again.
 struct Scene {
     session: Session,
     file: std::path::PathBuf,

@@ -18,7 +18,7 @@ use tests::workers::{ARRIVE_WITHIN, DATABASE, PROMPTLY, admin, preloading, site_
 
 const PREFIX: &str = "user_logins_sqs_";
 
-/// A server whose queues have seen something of everything, and an exporter that may do what pg_monitor may.
+/// A server whose queues have seen every kind of event, and an exporter with the rights of pg_monitor.
 struct Scene {
     cluster: Cluster,
     sqs: ScriptedSqs,
@@ -36,7 +36,7 @@ fn scene() -> &'static Scene {
         let mut admin = admin(&cluster);
         let sqs = ScriptedSqs::start();
         let (called, subscribed) = (sqs.queue(), sqs.queue());
-        // Which workers cannot reduce.
+        // Workers cannot reduce this number.
         sqs.set_attribute(&subscribed, "ApproximateNumberOfMessages", 17);
         ingest_by_calls(&mut admin, &sqs, &called);
         ingest_by_workers(&mut admin, &subscribed);
@@ -52,7 +52,7 @@ fn scene() -> &'static Scene {
     })
 }
 
-/// Five rows whose deletes fail but for one, two rejections, three duplicates, and an error.
+/// Five rows, of which four fail to be deleted, two rejections, three duplicates, and an error.
 fn ingest_by_calls(admin: &mut Session, sqs: &ScriptedSqs, queue: &Queue) {
     let bad = vec!["not a login".to_owned(); 2];
     queue.send(&[logins::good(5), bad].concat());
@@ -173,7 +173,7 @@ fn values_are_those_of_sqs_stat() {
             let same = (seen - expected).abs() < 0.001 || seen.is_nan() && expected.is_nan();
             assert!(same, "{metric} of {queue:?}: {seen} instead of {expected}");
         }
-        // Else zero for zero could be compared.
+        // Otherwise the test could compare zero with zero.
         assert!(
             scene
                 .queues()

@@ -32,7 +32,7 @@ fn a_redelivery_after(failure: Answer) {
     let mut session = database.connect();
     session.set("user_logins_sqs.visibility_timeout", 2);
     assert_eq!(session.ingest(&queue, 50), 50);
-    // A session's deletes are tried again for a while; it is over when the session is.
+    // A session's deletes are tried again for a while, until the session ends.
     drop(session);
     queue.expect_counts_within(
         Duration::from_secs(30),
@@ -259,6 +259,7 @@ fn no_call_fails_when_sessions_hold_each_others_messages() {
         scope.spawn(move || {
             while !is_over.load(Relaxed) {
                 server.reveal_all(queue);
+                // Visibility timeouts end this often.
                 thread::sleep(Duration::from_millis(300));
             }
         });
@@ -289,7 +290,7 @@ fn no_call_fails_when_sessions_hold_each_others_messages() {
 }
 
 #[test]
-fn a_lock_on_the_ledger_is_no_session_that_has_the_messages() {
+fn a_lock_on_the_ledger_is_not_mistaken_for_a_session_that_has_the_messages() {
     let database = Database::shared();
     let server = ScriptedSqs::start();
     let queue = server.queue();
@@ -337,7 +338,7 @@ fn a_strict_isolation_level_gives_no_second_row_either() {
         queue.send(&logins::good(10));
         server.always("ReceiveMessage", Answer::ServeAndKeepVisible);
         let mut late = database.connect();
-        // Its snapshot is of before the rows.
+        // Its snapshot is older than the rows.
         late.run(&format!(
             "BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM user_logins"
         ));

@@ -1,5 +1,5 @@
 //! Raw `ip` and `device_id`, and bodies that could not be decoded, are found nowhere: neither in the data directory
-//! (tables, WAL, temporary files, statistics) nor in the log at its most talkative, nor in what the client is told.
+//! (tables, WAL, temporary files, statistics) nor in the log at its most verbose level, nor in what the client is told.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use tests::scripted::{Answer, ScriptedSqs};
 use tests::vault::KeyPair;
 use tests::{localstack, logins};
 
-/// Every raw value that must not be found has this in it; so short that no encoding of an address hides it.
+/// Every raw value that must not be found contains this; short enough that no encoding of an address hides it.
 const RAW_IP: &str = "198.51.100.";
 const RAW_IPV6: &str = "2001:db8:dead:beef";
 const RAW_DEVICE: &str = "raw-device-7Qx";
@@ -50,7 +50,7 @@ fn talkative_server() -> Cluster {
         .start()
 }
 
-/// Logins of which every one holds raw values, in good places and in bad ones.
+/// Logins that all hold raw values, in good places and in bad ones.
 fn revealing_messages() -> Vec<String> {
     let mut bodies = Vec::new();
     for number in 1..=200 {

@@ -25,7 +25,7 @@ fn scene() -> Scene {
 }
 
 impl Scene {
-    /// The call fails with `sqlstate` and a hint, and the server has not heard of it.
+    /// The call fails with `sqlstate` and a hint, and sends nothing to the server.
     #[track_caller]
     fn expect_untouched(&self, session: &mut Session, sqlstate: &str) {
         let error = session.ingest_error(&self.queue, 5);
@@ -229,7 +229,7 @@ fn a_further_column_is_required_and_has_no_default() {
 }
 
 #[test]
-fn user_logins_is_no_table() {
+fn user_logins_is_not_a_table() {
     let scene = scene();
     let mut session = scene.database.connect();
     session.run("DROP TABLE user_logins; CREATE SEQUENCE user_logins");
@@ -271,7 +271,7 @@ fn sqs_drain_checks_too() {
 #[test]
 fn text_that_is_not_utf8_is_refused() {
     let scene = scene();
-    // The extension cannot be created in such a database, and no database changes its encoding but by force.
+    // The extension cannot be created in such a database, and only the catalog lets an encoding be changed.
     scene.database.connect().run(&format!(
         "UPDATE pg_database SET encoding = pg_char_to_encoding('LATIN1') WHERE datname = '{}'",
         scene.database.name()

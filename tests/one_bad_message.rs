@@ -4,9 +4,11 @@
 use std::thread;
 use std::time::Duration;
 
-use tests::database::{Database, Session, show_db};
-use tests::queue::{Counts, Queue};
+use tests::database::{Database, show_db};
+use tests::queue::Counts;
+use tests::scene::Scene;
 use tests::scripted::{Answer, ScriptedSqs};
+use tests::wait::eventually;
 use tests::{localstack, logins};
 
 const GOOD: usize = 1000;
@@ -15,90 +17,76 @@ const GOOD: usize = 1000;
 const SECRET: &str = "Zq7secret";
 
 /// A queue with a thousand good messages, and a bad one in the middle of them.
-struct Scene {
-    server: ScriptedSqs,
-    database: Database<'static>,
-    queue: Queue,
-    session: Session,
-}
-
-fn scene_with(bad: &str) -> Scene {
-    let database = Database::shared();
-    let server = ScriptedSqs::start();
-    let queue = server.queue();
+fn scene_with(bad: &str) -> Scene<'static> {
+    let mut scene = Scene::shared();
     let mut bodies = logins::good(GOOD);
     bodies.insert(GOOD / 2, bad.to_owned());
-    queue.send(&bodies);
-    let mut session = database.connect();
-    session.set("user_logins_sqs.visibility_timeout", 2);
-    Scene {
-        server,
-        database,
-        queue,
-        session,
-    }
+    scene.queue.send(&bodies);
+    scene.session.set("user_logins_sqs.visibility_timeout", 2);
+    scene
 }
 
-impl Scene {
-    /// Ingests everything; the bad message must be rejected for `reason_names`, with an SQLSTATE of `class`.
-    #[track_caller]
-    fn expect_only_the_bad_one_rejected(&mut self, reason_names: &str, class: &str) {
-        assert_eq!(
-            self.session.ingest(&self.queue, GOOD as i32 + 1),
-            GOOD as i64
-        );
+/// Ingests everything; the bad message must be rejected for `reason_names`, with an SQLSTATE of `class`.
+#[track_caller]
+fn expect_only_the_bad_one_rejected(scene: &mut Scene, reason_names: &str, class: &str) {
+    assert_eq!(
+        scene.session.ingest(&scene.queue, GOOD as i32 + 1),
+        GOOD as i64
+    );
 
-        assert_eq!(self.session.logins(), GOOD as i64);
-        let rejections = self.session.rejections();
-        assert_eq!(rejections.len(), 1, "{rejections:?}");
-        let rejection = &rejections[0];
-        assert!(
-            rejection.reason.contains(reason_names),
-            "names {reason_names}: {rejection:?}"
-        );
-        assert!(
-            rejection.sqlstate.starts_with(class),
-            "of class {class}: {rejection:?}"
-        );
-        assert_eq!(rejection.times_seen, 1);
-        assert_eq!(rejection.queue_url, self.queue.url());
-        for notice in self.session.take_notices() {
-            assert!(!show_db(&notice).contains(SECRET), "{notice:?}");
-        }
-        let everything = self
+    assert_eq!(scene.session.logins(), GOOD as i64);
+    let rejections = scene.session.rejections();
+    assert_eq!(rejections.len(), 1, "{rejections:?}");
+    let rejection = &rejections[0];
+    assert!(
+        rejection.reason.contains(reason_names),
+        "names {reason_names}: {rejection:?}"
+    );
+    assert!(
+        rejection.sqlstate.starts_with(class),
+        "of class {class}: {rejection:?}"
+    );
+    assert_eq!(rejection.times_seen, 1);
+    assert_eq!(rejection.queue_url, scene.queue.url());
+    for notice in scene.session.take_notices() {
+        assert!(!show_db(&notice).contains(SECRET), "{notice:?}");
+    }
+    let everything = scene
+        .session
+        .rows("SELECT sqs_rejected::text FROM sqs_rejected");
+    assert!(
+        !format!("{everything:?}").contains(SECRET),
+        "{everything:?}"
+    );
+    expect_it_stays_and_counts_up(scene);
+}
+
+#[track_caller]
+fn expect_it_stays_and_counts_up(scene: &mut Scene) {
+    let left = Counts {
+        visible: 1,
+        in_flight: 0,
+    };
+    scene
+        .queue
+        .expect_counts_within(Duration::from_secs(5), left);
+
+    assert_eq!(scene.session.ingest(&scene.queue, 1), 0);
+
+    assert_eq!(scene.session.logins(), GOOD as i64);
+    let rejections = scene.session.rejections();
+    assert_eq!(rejections.len(), 1, "{rejections:?}");
+    assert_eq!(rejections[0].times_seen, 2);
+    assert_eq!(
+        scene
             .session
-            .rows("SELECT sqs_rejected::text FROM sqs_rejected");
-        assert!(
-            !format!("{everything:?}").contains(SECRET),
-            "{everything:?}"
-        );
-        self.expect_it_stays_and_counts_up();
-    }
-
-    #[track_caller]
-    fn expect_it_stays_and_counts_up(&mut self) {
-        let left = Counts {
-            visible: 1,
-            in_flight: 0,
-        };
-        self.queue
-            .expect_counts_within(Duration::from_secs(5), left);
-
-        assert_eq!(self.session.ingest(&self.queue, 1), 0);
-
-        assert_eq!(self.session.logins(), GOOD as i64);
-        let rejections = self.session.rejections();
-        assert_eq!(rejections.len(), 1, "{rejections:?}");
-        assert_eq!(rejections[0].times_seen, 2);
-        assert_eq!(
-            self.session
-                .text("SELECT last_seen > first_seen FROM sqs_rejected")
-                .as_deref(),
-            Some("t")
-        );
-        self.queue
-            .expect_counts_within(Duration::from_secs(5), left);
-    }
+            .text("SELECT last_seen > first_seen FROM sqs_rejected")
+            .as_deref(),
+        Some("t")
+    );
+    scene
+        .queue
+        .expect_counts_within(Duration::from_secs(5), left);
 }
 
 /// A test for a message that is bad in itself.
@@ -106,7 +94,7 @@ macro_rules! rejected_in_itself {
     ($($test:ident: $bad:expr, naming $names:literal, class $class:literal;)*) => {
         $(#[test]
         fn $test() {
-            scene_with(&$bad).expect_only_the_bad_one_rejected($names, $class);
+            expect_only_the_bad_one_rejected(&mut scene_with(&$bad), $names, $class);
         })*
     };
 }
@@ -120,13 +108,15 @@ rejected_in_itself! {
     a_missing_app_version: logins::login_without("Zq7secret", "app_version"), naming "app_version", class "2";
     a_null_user_id: logins::login_with("x", "user_id", serde_json::Value::Null), naming "user_id", class "2";
     an_ip_of_the_wrong_type: logins::login_with("Zq7secret", "ip", 7), naming "ip", class "22";
-    a_device_id_of_the_wrong_type: logins::login_with("x", "device_id", serde_json::json!([SECRET])), naming "device_id", class "22";
+    a_device_id_of_the_wrong_type: logins::login_with("x", "device_id", serde_json::json!([SECRET])),
+        naming "device_id", class "22";
     a_user_id_too_long: logins::login_with("x", "user_id", SECRET.repeat(15)), naming "user_id", class "22";
     a_locale_too_long: logins::login_with("x", "locale", SECRET.repeat(4)), naming "locale", class "22";
     a_device_type_too_long: logins::login_with("x", "device_type", SECRET.repeat(4)), naming "device_type", class "22";
     a_nul_character: logins::login_with("x", "user_id", format!("{SECRET}\0")), naming "user_id", class "22";
     a_version_that_is_none: logins::login_with("x", "app_version", SECRET), naming "app_version", class "22";
-    a_version_that_does_not_fit: logins::login_with("x", "app_version", "99999.99999.99999"), naming "app_version", class "22";
+    a_version_that_does_not_fit: logins::login_with("x", "app_version", "99999.99999.99999"),
+        naming "app_version", class "22";
 }
 
 /// A test for a message that is good, but that the table refuses.
@@ -136,7 +126,7 @@ macro_rules! refused_by_the_table {
         fn $test() {
             let mut scene = scene_with(&$bad);
             scene.session.run($ddl);
-            scene.expect_only_the_bad_one_rejected("", $class);
+            expect_only_the_bad_one_rejected(&mut scene, "", $class);
         })*
     };
 }
@@ -179,7 +169,8 @@ refused_by_the_table! {
               END IF;
               RETURN NEW;
             END $$;
-            CREATE TRIGGER check_it BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION check_it()", class "23514";
+            CREATE TRIGGER check_it BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION check_it()",
+        class "23514";
     refused_by_a_trigger_in_another_language: logins::login_with("x", "user_id", SECRET),
         by "CREATE FUNCTION as_python_does() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
               IF NEW.user_id LIKE '%secret%' THEN
@@ -362,9 +353,9 @@ fn a_message_that_was_rejected_becomes_a_row_once_the_table_takes_it() {
     queue.expect_drained();
 }
 
-/// A table that says XX000 to whatever holds the one message, as a distributed one does that gets the error of a node; and
-/// `alone` when that message comes on its own for the second time.
-fn scene_without_sqlstates(alone: &str) -> Scene {
+/// A table that raises XX000 for any batch with the one message, like a distributed table that passes on a node's
+/// error, and does `alone` when that message comes on its own for the second time.
+fn scene_without_sqlstates(alone: &str) -> Scene<'static> {
     let mut scene = scene_with(&logins::login("the-one").to_string());
     scene.session.run(&format!(
         "CREATE SEQUENCE times_alone;
@@ -384,8 +375,9 @@ fn scene_without_sqlstates(alone: &str) -> Scene {
 
 #[test]
 fn an_error_that_does_not_say_is_told_apart_by_the_row_alone() {
-    scene_without_sqlstates("RAISE EXCEPTION 'refused' USING ERRCODE = 'check_violation'")
-        .expect_only_the_bad_one_rejected("refused", "23514");
+    let mut scene =
+        scene_without_sqlstates("RAISE EXCEPTION 'refused' USING ERRCODE = 'check_violation'");
+    expect_only_the_bad_one_rejected(&mut scene, "refused", "23514");
 }
 
 #[test]
@@ -412,7 +404,7 @@ fn an_error_that_does_not_say_even_then_fails_the_call() {
 }
 
 /// `user_logins` as `ddl` makes it, by day or by locale, has no place for some rows: the call fails with a hint, and
-/// rejects nothing, whoever calls and whatever is to become of rejected messages.
+/// rejects nothing, whichever function is called and whatever happens to rejected messages.
 fn a_partition_is_missing(ddl: &str) {
     let mut scene = scene_with(&logins::login_with("x", "locale", "XX"));
     scene
@@ -465,7 +457,7 @@ fn yesterdays_partition_takes_nothing_of_today() {
     );
 }
 
-/// So many subtransactions are the price of finding out that the table is at fault.
+/// This many subtransactions are the price of finding out that the table is at fault.
 const FEW_TRANSACTION_IDS: i64 = 200;
 
 #[test]
@@ -499,7 +491,7 @@ fn a_table_that_refuses_everything_fails_the_call_and_rejects_nothing() {
 }
 
 #[test]
-fn duplicates_are_no_sign_that_a_table_takes_rows() {
+fn duplicates_do_not_show_that_a_table_takes_rows() {
     let database = Database::shared();
     let server = ScriptedSqs::start();
     let queue = server.queue();
@@ -664,8 +656,18 @@ fn a_cancel_while_inserting_fails_the_call() {
          CREATE TRIGGER dawdle BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION dawdle()",
     );
     let token = scene.session.cancel_token();
+    let mut other = scene.database.connect();
+    let waits = format!(
+        "SELECT wait_event FROM pg_stat_activity WHERE pid = {}",
+        scene.session.pid()
+    );
     let canceller = thread::spawn(move || {
-        thread::sleep(Duration::from_secs(2));
+        eventually(
+            "the insert dawdles",
+            Duration::from_secs(20),
+            || other.text(&waits),
+            |event| event.as_deref() == Some("PgSleep"),
+        );
         token.cancel_query(postgres::NoTls).unwrap();
     });
 
@@ -691,12 +693,12 @@ fn a_time_of_sending_that_cannot_be_costs_one_message() {
     for (number, sent_at) in (0..).zip(odd) {
         let body = logins::login(&format!("odd-{number}")).to_string();
         scene
-            .server
+            .sqs
             .put_as(&scene.queue, &format!("odd-{number}"), &body, sent_at);
     }
     let last = logins::login("last").to_string();
     scene
-        .server
+        .sqs
         .put_as(&scene.queue, "last", &last, "253402300799999");
 
     scene.session.ingest(&scene.queue, 2 * GOOD as i32);
@@ -719,9 +721,9 @@ fn an_id_that_no_text_holds_is_kept_as_its_hash() {
     let odd = ["nul\0one", "nul\0two", &"long".repeat(10_000)];
     for id in odd {
         let good = logins::login(&id[..5].replace('\0', "-")).to_string();
-        scene.server.put_as(&scene.queue, id, &good, now);
+        scene.sqs.put_as(&scene.queue, id, &good, now);
         let bad = format!("{id}, bad");
-        scene.server.put_as(&scene.queue, &bad, "bad", now);
+        scene.sqs.put_as(&scene.queue, &bad, "bad", now);
     }
 
     scene.session.ingest(&scene.queue, 2 * GOOD as i32);

@@ -1,4 +1,4 @@
-//! A session keeps within the open files that it may have, whatever it ingests, and leaves Postgres its own.
+//! A session stays within its limit of open files, whatever it ingests, and leaves Postgres those that it needs.
 
 use std::fs;
 use std::time::Duration;
@@ -48,7 +48,7 @@ fn many_calls_in_one_transaction_share_connections() {
     let database = Database::with_extension(&cluster);
     let server = ScriptedSqs::start();
     let queue = queue_of(&server, 1_000);
-    // Many deletes have to be under way for them to be too many.
+    // The limit is only reached with many deletes under way.
     server.always(
         "DeleteMessageBatch",
         Answer::ServeAfter(Duration::from_millis(300)),

@@ -3,42 +3,22 @@
 use std::thread;
 use std::time::Duration;
 
-use tests::database::{Database, Session, TextRow, db_error, literal};
-use tests::queue::Queue;
-use tests::scripted::{Answer, ScriptedSqs};
+use tests::database::{Database, TextRow, db_error, literal};
+use tests::scene::Scene;
+use tests::scripted::Answer;
 use tests::wait::eventually;
 use tests::{localstack, logins, run};
 
 const BOUND: Duration = Duration::from_secs(10);
 
-struct Scene {
-    sqs: ScriptedSqs,
-    queue: Queue,
-    database: Database<'static>,
-    session: Session,
-}
-
-fn scene() -> Scene {
-    let database = Database::shared();
-    let sqs = ScriptedSqs::start();
-    Scene {
-        queue: sqs.queue(),
-        sqs,
-        session: database.connect(),
-        database,
-    }
-}
-
-impl Scene {
-    /// These columns of what a peek shows, in the order of sending.
-    #[track_caller]
-    fn peek(&mut self, columns: &str) -> Vec<TextRow> {
-        let sql = format!(
-            "SELECT {columns} FROM sqs_peek({}, 100) ORDER BY sent_at, message_id",
-            literal(self.queue.url())
-        );
-        self.session.rows(&sql)
-    }
+/// These columns of what a peek shows, in the order of sending.
+#[track_caller]
+fn peek(scene: &mut Scene, columns: &str) -> Vec<TextRow> {
+    let sql = format!(
+        "SELECT {columns} FROM sqs_peek({}, 100) ORDER BY sent_at, message_id",
+        literal(scene.queue.url())
+    );
+    scene.session.rows(&sql)
 }
 
 #[test]
@@ -65,10 +45,10 @@ fn it_shows_the_rows_that_an_ingest_then_makes() {
 
 #[test]
 fn messages_and_tables_stay_as_they_were() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.queue.send(&logins::good(25));
 
-    assert_eq!(scene.peek("message_id").len(), 25);
+    assert_eq!(peek(&mut scene, "message_id").len(), 25);
 
     scene.queue.expect_released(25);
     assert_eq!(scene.session.logins(), 0);
@@ -88,22 +68,22 @@ fn messages_and_tables_stay_as_they_were() {
         notices[0].detail().unwrap().contains("receive count"),
         "{notices:?}"
     );
-    assert_eq!(scene.peek("receive_count")[0], [Some("2".to_owned())]);
+    assert_eq!(peek(&mut scene, "receive_count")[0], [Some("2".to_owned())]);
 }
 
 #[test]
 fn an_empty_queue_shows_nothing_and_says_nothing() {
-    let mut scene = scene();
-    assert!(scene.peek("1").is_empty());
+    let mut scene = Scene::shared();
+    assert!(peek(&mut scene, "1").is_empty());
     assert!(scene.session.take_notices().is_empty());
 }
 
 #[test]
 fn rejections_have_their_reason_and_no_row() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.queue.send(&["not a login".to_owned()]);
 
-    let shown = scene.peek("reason, sqlstate, user_id, bytes, known");
+    let shown = peek(&mut scene, "reason, sqlstate, user_id, bytes, known");
 
     let expected = ["not JSON (line 1, column 2)", "22032", "", "11", "f"];
     let shown: Vec<_> = shown[0]
@@ -116,7 +96,7 @@ fn rejections_have_their_reason_and_no_row() {
 
 #[test]
 fn what_the_table_refuses_is_shown_with_its_row() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.session.run(
         "CREATE TABLE seen_by_trigger (n int);
          CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS
@@ -130,7 +110,7 @@ fn what_the_table_refuses_is_shown_with_its_row() {
             .send(&[logins::login_with(user, "ip", "1.2.3.4")]);
     }
 
-    let shown = scene.peek("user_id, sqlstate");
+    let shown = peek(&mut scene, "user_id, sqlstate");
 
     let mut shown: Vec<_> = shown
         .into_iter()
@@ -154,7 +134,7 @@ fn what_the_table_refuses_is_shown_with_its_row() {
 
 #[test]
 fn a_message_that_was_ingested_before_is_known() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     let body = &logins::good(1)[0];
     let id = "219f8380-5770-4cc2-8c3e-5c715e145f5e";
     let sent_at = "1790000000000";
@@ -164,13 +144,13 @@ fn a_message_that_was_ingested_before_is_known() {
     scene.sqs.put_as(&scene.queue, id, body, sent_at);
     scene.sqs.put_as(&scene.queue, id, body, "1790000000001");
 
-    let known = scene.peek("known");
+    let known = peek(&mut scene, "known");
     assert_eq!(known, [[Some("t".to_owned())], [Some("f".to_owned())]]);
 }
 
 #[test]
 fn a_missing_partition_is_the_error_that_an_ingest_would_raise() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.session.run(
         "ALTER TABLE user_logins RENAME TO old; CREATE TABLE user_logins (LIKE old) PARTITION BY LIST (create_date)",
     );
@@ -185,7 +165,7 @@ fn a_missing_partition_is_the_error_that_an_ingest_would_raise() {
 
 #[test]
 fn a_cancel_gives_everything_back_at_once() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.queue.send(&logins::good(3));
     let token = scene.session.cancel_token();
     let queue = scene.queue.clone();
@@ -214,7 +194,7 @@ fn a_cancel_gives_everything_back_at_once() {
 
 #[test]
 fn arguments_are_checked_before_anything_is_received() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     let url = literal(scene.queue.url());
     for (arguments, code) in [
         ("NULL".to_owned(), "22004"),
@@ -239,7 +219,7 @@ fn arguments_are_checked_before_anything_is_received() {
 
 #[test]
 fn a_role_needs_execute_and_insert() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.queue.send(&logins::good(1));
     let role = run::unique_name("role");
     scene.session.run(&format!("CREATE ROLE {role} LOGIN"));
@@ -264,14 +244,14 @@ fn a_role_needs_execute_and_insert() {
 
 #[test]
 fn messages_that_the_redrive_policy_takes_next_are_a_warning() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.queue.send(&logins::good(2));
     let dead_letters = scene.sqs.queue();
     scene.sqs.set_redrive(&scene.queue, &dead_letters, 2);
-    scene.peek("1");
+    peek(&mut scene, "1");
     assert_eq!(scene.session.take_notices().len(), 1);
 
-    scene.peek("1");
+    peek(&mut scene, "1");
 
     let notices = scene.session.take_notices();
     let warning = notices.iter().find(|notice| notice.severity() == "WARNING");
@@ -285,7 +265,7 @@ fn messages_that_the_redrive_policy_takes_next_are_a_warning() {
 
 #[test]
 fn a_queue_that_does_not_answer_about_itself_can_be_peeked_into() {
-    let mut scene = scene();
+    let mut scene = Scene::shared();
     scene.queue.send(&logins::good(2));
     for answer in [
         Answer::Refuse {
@@ -295,7 +275,7 @@ fn a_queue_that_does_not_answer_about_itself_can_be_peeked_into() {
         Answer::Hang,
     ] {
         scene.sqs.always("GetQueueAttributes", answer);
-        assert_eq!(scene.peek("1").len(), 2);
+        assert_eq!(peek(&mut scene, "1").len(), 2);
         assert_eq!(scene.session.take_notices().len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! The recipe for pg_cron: a job a minute, and no second row when runs overlap.
+//! The recipe for pg_cron: one job per minute, and no second row when runs overlap.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn overlapping_runs_make_no_second_row() {
     let sqs = ScriptedSqs::start();
     let queue = sqs.queue();
     queue.send(&logins::good(MESSAGES));
-    // Slow enough that runs overlap; and for a while it gives to each run what it has given to the other.
+    // Slow enough that runs overlap; and for a while each run is given the messages of the other, too.
     sqs.script(|call| {
         if call.action == "ReceiveMessage" && call.earlier < 100 {
             std::thread::sleep(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! In the middle of a 20 s long poll a call can be ended within 100 ms, in every way there is, and nothing stays invisible.
+//! A call in the middle of a 20 s long poll ends within 100 ms, however it is ended, and no message stays invisible.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const PROMPT: Duration = Duration::from_millis(100);
 /// Messages that the call has received already when its long poll begins.
 const HELD: u64 = 5;
 
-/// A machine busy with other tests may be late now and then: of this many tries the middle one counts.
+/// A busy machine may be late now and then, so the median of this many tries counts.
 const TRIES: usize = 5;
 
 /// A call in its 20 s long poll.
@@ -177,7 +177,7 @@ fn what_is_sent_after_a_cancel_is_not_swallowed() {
 
     queue.send(&logins::good(3));
 
-    // The server may still give these to the poll that nobody waits for any more; they come back then.
+    // The server may still give these to the poll that nobody waits for any longer; they come back then.
     queue.expect_released(HELD + 3);
     assert_eq!(session.ingest(&queue, 8), 8);
     queue.expect_drained();

@@ -1,4 +1,5 @@
-//! A GRANT on the extension's tables never becomes the rights of their owner: nothing of others runs while they are written.
+//! A GRANT on the extension's tables never turns into the rights of their owner: no code of others runs while they are
+//! written.
 
 use tests::cluster::Cluster;
 use tests::database::{Database, Session};
@@ -243,7 +244,10 @@ fn the_owner_of_a_table_gets_no_rights_of_its_callers() {
     let queue = server.queue();
     queue.send(&logins::good(3));
     let mut admin = database.connect();
-    admin.run("CREATE ROLE mallory LOGIN; GRANT ALL ON SCHEMA public TO mallory; ALTER TABLE sqs_rejected OWNER TO mallory");
+    admin.run(
+        "CREATE ROLE mallory LOGIN; GRANT ALL ON SCHEMA public TO mallory;
+         ALTER TABLE sqs_rejected OWNER TO mallory",
+    );
     database.connect_as("mallory").run(
         "CREATE FUNCTION evil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
            ALTER ROLE mallory SUPERUSER; RETURN NEW;
@@ -303,7 +307,7 @@ fn a_trigger_with_a_function_of_the_extension_and_a_condition_of_others_is_forei
 }
 
 #[test]
-fn the_check_of_roles_cannot_be_replaced_by_who_may_add_triggers() {
+fn a_role_that_may_add_triggers_cannot_replace_the_check_of_roles() {
     let (_cluster, mut admin, mut app) = site_with_app();
     for replacement in ["TRIGGER", "CONSTRAINT TRIGGER"] {
         let error = app.error_of(&format!(

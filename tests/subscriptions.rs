@@ -11,7 +11,7 @@ use tests::wait::{eventually, throughout};
 use tests::workers::{DATABASE, PROMPTLY, admin, site};
 use tests::{localstack, logins};
 
-/// How long a test looks that nothing happens.
+/// How long a test watches that nothing happens.
 const A_WHILE: Duration = Duration::from_millis(1500);
 
 fn subscribe(queue: &Queue, workers: i32) -> String {
@@ -25,7 +25,7 @@ fn unsubscribe(queue: &Queue) -> String {
     format!("SELECT public.sqs_unsubscribe({})", literal(queue.url()))
 }
 
-/// A role that may do what the contract says it must be allowed to, and nothing else.
+/// A role with exactly the rights that subscribing needs.
 fn make_ingester(admin: &mut Session, role: &str) {
     admin.run(&format!(
         "CREATE ROLE {role} LOGIN;
@@ -108,7 +108,7 @@ fn workers_added_one_by_one_come_as_promptly_as_the_first() {
 }
 
 #[test]
-fn a_change_that_leaves_a_worker_wished_for_leaves_it_alone() {
+fn a_change_that_keeps_a_worker_wanted_leaves_it_running() {
     let cluster = site();
     let mut admin = admin(&cluster);
     let server = ScriptedSqs::start();
@@ -229,7 +229,7 @@ fn an_unsubscribed_queue_gets_back_what_cannot_be_written() {
     admin.unsubscribe(&queue);
 
     admin.expect_workers_within(PROMPTLY, 0);
-    // LocalStack may give them to the worker's last poll, which nobody waits for any more, for three seconds.
+    // LocalStack may give them to the worker's last poll, which nobody waits for any longer, for three seconds.
     let released = Counts {
         visible: 5,
         in_flight: 0,
@@ -329,7 +329,7 @@ fn a_worker_has_the_settings_of_its_role() {
 }
 
 #[test]
-fn who_may_not_insert_may_not_subscribe() {
+fn a_role_that_may_not_insert_may_not_subscribe() {
     let cluster = site();
     let mut admin = admin(&cluster);
     make_ingester(&mut admin, "reader");
@@ -606,7 +606,7 @@ fn a_worker_shows_a_query_while_it_writes_and_none_while_it_waits() {
     );
     expect("idle", "");
 
-    // Who writes waits for this lock.
+    // Writers wait for this lock.
     let mut locker = tests::workers::admin(&cluster);
     locker.run("BEGIN; LOCK TABLE sqs_ledger");
     queue.send(&logins::good(1));

@@ -1,4 +1,4 @@
-//! Whatever dies, and whenever: each message becomes one row.
+//! Each message becomes one row, whatever dies and whenever it does.
 
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,7 @@ fn none_of_20_000_messages_is_lost_or_doubled_whatever_dies() {
         let after = random.below(Duration::from_millis(800));
         std::thread::scope(|scope| {
             scope.spawn(|| send_over(Duration::from_millis(500), &queue, bodies));
+            // Faults come at random times.
             std::thread::sleep(after);
             let rows = admin(&cluster).logins();
             let begun = Instant::now();
@@ -157,6 +158,7 @@ fn strike(fault: Fault, cluster: &Cluster, gate: &Gate, random: &mut Random) {
         }
         Fault::QueueServer => {
             gate.cut();
+            // An outage lasts for a random time.
             std::thread::sleep(random.below(Duration::from_secs(1)));
             gate.open();
         }
@@ -179,6 +181,7 @@ fn a_worker(cluster: &Cluster) -> i32 {
     pids[0]
 }
 
+/// Sends at an even rate, so that the queue is never idle meanwhile.
 fn send_over(time: Duration, queue: &Queue, bodies: &[String]) {
     let steps = 10;
     let begun = Instant::now();
@@ -197,7 +200,7 @@ fn expect_each_once(admin: &mut Session, queue: &Queue) {
         || admin.number("SELECT count(DISTINCT user_id) FROM user_logins"),
         |users| *users == all,
     );
-    // Duplicates, were there any, would come until the last message is deleted.
+    // If there were duplicates, they would come until the last message is deleted.
     let nothing = Counts {
         visible: 0,
         in_flight: 0,

@@ -71,7 +71,7 @@ impl Plan {
 }
 
 impl Cluster {
-    /// The server that all tests share who neither stop it nor crash it.
+    /// The server shared by all tests that neither stop it nor crash it.
     pub fn shared() -> &'static Cluster {
         SHARED.get_or_init(|| {
             Plan::default()
@@ -90,7 +90,7 @@ impl Cluster {
             .is_some_and(|shared| std::ptr::eq(shared, self))
     }
 
-    /// A server for one test, to do with as it likes.
+    /// A server for one test alone.
     pub fn private() -> Cluster {
         Plan::default().start()
     }
@@ -382,7 +382,7 @@ fn tail(text: &str, lines: usize) -> String {
     all[all.len().saturating_sub(lines)..].join("\n")
 }
 
-/// A data directory as initdb leaves it, made once a run and copied for each server.
+/// A data directory as initdb leaves it, made once per run and copied for each server.
 fn template() -> &'static Path {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(|| {

@@ -16,7 +16,7 @@ const WAITING_WITHIN: Duration = Duration::from_secs(20);
 /// A row as text; `None` is NULL.
 pub type TextRow = Vec<Option<String>>;
 
-/// A database of its own on a server.
+/// A database on a server, used by one test.
 pub struct Database<'c> {
     cluster: &'c Cluster,
     name: String,
@@ -101,7 +101,7 @@ impl Drop for Database<'_> {
         if self.drop_at_end
             && let Ok(mut client) = self.cluster.config("postgres").connect(NoTls)
         {
-            // Prepared transactions may keep it; the reaper does not mind.
+            // Prepared transactions may keep it; the reaper removes it all the same.
             let _ = client.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", self.name));
         }
     }

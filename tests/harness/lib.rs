@@ -1,13 +1,14 @@
-//! What the black-box tests stand on: a private Postgres, LocalStack, an SQS that misbehaves on demand, and bounded waits.
+//! What the black-box tests stand on: a private Postgres, LocalStack, an SQS that misbehaves on demand, bounded waits.
 //!
-//! Everything that a run starts and writes lives under one directory, and a [`run`] ends with nothing of it left:
-//! not after a normal end, not after a failed test, not after Ctrl-C or `kill -9`.
+//! Everything that a run starts and writes lives under one directory, and a [`run`] leaves nothing behind, whether it
+//! ends normally, with a failed test, or by Ctrl-C or `kill -9`.
 //!
 //! # Layout
 //! - [`run`]: the directory of this run, and the reaper that clears it away
 //! - [`cluster`]: a Postgres server; [`database`]: a database with the extension, and sessions in it
 //! - [`workers`]: a server on which background workers ingest by themselves
-//! - [`queue`]: a queue, by the same calls whoever serves it; [`localstack`] and [`scripted`] serve queues
+//! - [`queue`]: a queue, by the same calls for every server; [`localstack`] and [`scripted`] serve queues
+//! - [`scene`]: a database and a queue, ready to ingest from
 //! - [`exporter`]: what Prometheus gets to see of a server
 //! - [`vault`]: key pairs, and the program that opens what was sealed
 //! - [`gate`]: a way to a server that can be cut; [`tls`]: one that is encrypted
@@ -31,6 +32,7 @@ pub mod localstack;
 pub mod logins;
 pub mod queue;
 pub mod run;
+pub mod scene;
 pub mod scripted;
 pub mod tls;
 pub mod vault;

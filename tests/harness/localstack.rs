@@ -1,4 +1,4 @@
-//! LocalStack: one for all tests of a process, a queue for each.
+//! LocalStack: one server for all tests of a process, one queue for each test.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -23,7 +23,7 @@ pub fn fifo_queue() -> Queue {
     )
 }
 
-/// A new standard queue on LocalStack with a dead-letter queue that takes what was received `max_receives` times in vain.
+/// A new standard queue on LocalStack with a dead-letter queue, which takes a message after `max_receives` receives.
 pub fn queue_with_dead_letters(max_receives: u32) -> (Queue, Queue) {
     with_dead_letters(max_receives, "", &[])
 }

@@ -73,7 +73,7 @@ pub(crate) fn output_of(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("output is UTF-8")
 }
 
-/// Sends a signal to a process; one that is gone already is no error.
+/// Sends a signal to a process; a process that is already gone is not an error.
 pub(crate) fn send_signal(pid: i32, signal: i32) {
     assert!(pid > 1, "not a process of ours: {pid}");
     // SAFETY: kill has no memory preconditions; `pid` names one process, never a group or everybody.

@@ -1,4 +1,4 @@
-//! A queue, by SQS' JSON protocol, whoever serves it.
+//! A queue, by SQS' JSON protocol, on any server.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -171,7 +171,7 @@ impl Queue {
             .collect()
     }
 
-    /// Waits until the queue holds exactly `visible` messages, none of them in flight: what was received came back at once.
+    /// Waits until the queue holds exactly `visible` messages, none of them in flight: those received were released.
     #[track_caller]
     pub fn expect_released(&self, visible: u64) {
         self.expect_counts_within(
@@ -183,7 +183,7 @@ impl Queue {
         );
     }
 
-    /// Waits until the queue holds `visible` messages and no others: what was received is deleted, the rest was never.
+    /// Waits until the queue holds exactly `visible` messages, none of them in flight: those received are deleted.
     #[track_caller]
     pub fn expect_left(&self, visible: u64) {
         self.expect_counts_within(
@@ -201,7 +201,7 @@ impl Queue {
         self.expect_left(0);
     }
 
-    /// Waits until the queue says so.
+    /// Waits until the counts of the queue are these.
     #[track_caller]
     pub fn expect_counts_within(&self, within: Duration, expected: Counts) {
         eventually(
@@ -212,7 +212,7 @@ impl Queue {
         );
     }
 
-    /// Looks for a while that the queue goes on saying so.
+    /// Watches for a while that the counts of the queue stay these.
     #[track_caller]
     pub fn expect_counts_stay(&self, during: Duration, expected: Counts) {
         throughout(
@@ -228,6 +228,10 @@ impl Queue {
         call(&self.endpoint, action, &request)
     }
 }
+
+/// Not checked by the servers used here, but LocalStack takes region and account from it.
+const AUTHORIZATION: &str = "AWS4-HMAC-SHA256 Credential=test/20250101/us-east-1/sqs/aws4_request, \
+    SignedHeaders=host, Signature=0";
 
 /// One request of AWS' JSON 1.0 protocol.
 ///
@@ -247,8 +251,7 @@ fn call(endpoint: &str, action: &str, request: &Value) -> Value {
         .post(endpoint)
         .header("Content-Type", "application/x-amz-json-1.0")
         .header("X-Amz-Target", format!("AmazonSQS.{action}"))
-        // No server used here checks it, but LocalStack takes region and account from it.
-        .header("Authorization", "AWS4-HMAC-SHA256 Credential=test/20250101/us-east-1/sqs/aws4_request, SignedHeaders=host, Signature=0")
+        .header("Authorization", AUTHORIZATION)
         .send(request.to_string())
         .unwrap_or_else(|error| panic!("{action} at {endpoint}: {error}"));
     let status = answer.status();

@@ -1,7 +1,7 @@
 //! An SQS in memory that does as SQS' documentation says, until a test's script tells it to misbehave.
 //!
-//! It is as strict as AWS about limits (ten messages, ten entries, distinct entry ids), keeps the calls it saw, and lets
-//! a test choose `SentTimestamp`. Queues are standard ones; LocalStack has FIFO.
+//! It is as strict as AWS about limits (ten messages, ten entries, distinct entry ids), keeps the calls it saw, and
+//! lets a test choose `SentTimestamp`. Queues are standard ones; LocalStack has FIFO.
 
 use std::collections::HashMap;
 use std::io;
@@ -41,9 +41,9 @@ pub struct Call {
 pub enum Answer {
     /// What SQS does.
     Serve,
-    /// What SQS does, but so much later.
+    /// What SQS does, but after this delay.
     ServeAfter(Duration),
-    /// What SQS does, but its answer takes so long to arrive.
+    /// What SQS does, but its answer arrives after this delay.
     ServeAndReplyAfter(Duration),
     /// What SQS does, but the answer never arrives: the connection is reset.
     ServeAndReset,
@@ -155,7 +155,7 @@ impl ScriptedSqs {
         self.change(queue, |store| drop(store.put(body, sent_at_ms)));
     }
 
-    /// Puts a message into a queue whose `MessageId` and `SentTimestamp` need be none that SQS would write.
+    /// Puts a message into a queue whose `MessageId` and `SentTimestamp` need not be ones that SQS would write.
     pub fn put_as(&self, queue: &Queue, id: &str, body: &str, sent_at: &str) {
         self.change(queue, |store| store.put_as(id, body, sent_at));
     }
@@ -177,7 +177,7 @@ impl ScriptedSqs {
         self.set_attribute(queue, "RedrivePolicy", policy);
     }
 
-    /// Has the server's clock go wrong by so many seconds.
+    /// Sets the server's clock this many seconds ahead; behind if negative.
     pub fn set_clock_ahead(&self, seconds: i64) {
         self.state().clock_ahead = seconds;
     }
@@ -267,7 +267,7 @@ fn listen(listener: &TcpListener, shared: &Arc<Shared>) {
         }
         let Ok(stream) = stream else { continue };
         let shared = Arc::clone(shared);
-        // A client that goes away ends its connection, which is no failure here.
+        // A client that goes away ends its connection, which is not a failure here.
         thread::spawn(move || drop(converse(stream, &shared)));
     }
 }

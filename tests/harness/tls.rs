@@ -28,8 +28,8 @@ pub struct TlsFront {
 }
 
 impl TlsFront {
-    /// A front of the server at `endpoint` (`http://127.0.0.1:4567`), whose certificate ends so long from now, or has
-    /// ended so long ago.
+    /// A front of the server at `endpoint` (`http://127.0.0.1:4567`), whose certificate expires after this time, or
+    /// expired this long ago.
     pub fn of(endpoint: &str, ends_in: Result<Duration, Duration>) -> TlsFront {
         let server: SocketAddr = endpoint.trim_start_matches("http://").parse().unwrap();
         let (config, pem) = certified(ends_in);
@@ -98,7 +98,7 @@ fn serve(
             let listener = AsyncListener::from_std(listener).unwrap();
             while let Ok((client, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
-                // A client that does not trust the certificate ends its connection, which is no failure here.
+                // A client that does not trust the certificate ends its connection, which is not a failure here.
                 tokio::spawn(async move {
                     let mut client = acceptor.accept(client).await?;
                     let mut server = TcpStream::connect(server).await?;

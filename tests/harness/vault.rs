@@ -22,7 +22,7 @@ pub struct KeyPair {
 pub struct Opened {
     /// What opened: originals by their masks.
     pub originals: BTreeMap<String, String>,
-    /// What was said of what did not, a line each.
+    /// What the program said about the others, a line for each.
     pub refused: Vec<String>,
     /// The program's exit status.
     pub status: i32,

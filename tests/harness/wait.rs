@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 const STEP: Duration = Duration::from_millis(10);
 
-/// Looks again and again until `ok`, and returns what was seen then.
+/// Looks repeatedly until what is seen is `ok`, and returns it.
 ///
 /// # Panics
 /// When `within` is over; the message shows what was seen last.
@@ -31,10 +31,10 @@ pub fn eventually<T: Debug>(
     }
 }
 
-/// Looks again and again for as long as `during`.
+/// Looks repeatedly for as long as `during`.
 ///
 /// # Panics
-/// As soon as something else than `ok` is seen.
+/// As soon as what is seen is not `ok`.
 #[track_caller]
 pub fn throughout<T: Debug>(
     what: &str,

@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::cluster::{Cluster, Plan};
 use crate::database::{Database, Session, literal};
 use crate::queue::Queue;
-use crate::wait::eventually;
+use crate::wait::{eventually, throughout};
 
-/// A change of subscriptions is to take effect within a second or two; the launcher would not look by itself so soon.
+/// A change of subscriptions takes effect within this time; the launcher would not look by itself that soon.
 pub const PROMPTLY: Duration = Duration::from_secs(2);
 
-/// How long rows may take to arrive where nothing about the time is to be shown.
+/// How long rows may take to arrive in tests that are not about time.
 pub const ARRIVE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The database in which the launcher of a [`site`] looks for subscriptions.
@@ -79,7 +79,7 @@ impl Session {
         pids.map(|pid| pid.parse().unwrap()).collect()
     }
 
-    /// Waits until so many workers run, no more and no fewer, and returns their process ids.
+    /// Waits until exactly `count` workers run, and returns their process ids.
     #[track_caller]
     pub fn expect_workers_within(&mut self, within: Duration, count: usize) -> Vec<i32> {
         eventually(
@@ -90,7 +90,7 @@ impl Session {
         )
     }
 
-    /// Waits until another worker than `old` runs, and nothing but it.
+    /// Waits until exactly one worker runs, and it is not `old`.
     #[track_caller]
     pub fn expect_successor_within(&mut self, within: Duration, old: i32) -> i32 {
         let pids = eventually(
@@ -102,13 +102,13 @@ impl Session {
         pids[0]
     }
 
-    /// Waits until `user_logins` has exactly so many rows.
+    /// Waits until `user_logins` has exactly `count` rows.
     #[track_caller]
     pub fn expect_logins(&mut self, count: i64) {
         self.expect_logins_within(ARRIVE_WITHIN, count);
     }
 
-    /// Waits until `user_logins` has exactly so many rows.
+    /// Waits until `user_logins` has exactly `count` rows.
     #[track_caller]
     pub fn expect_logins_within(&mut self, within: Duration, count: i64) {
         eventually(
@@ -162,7 +162,18 @@ impl<'c> LogSince<'c> {
         complaints[0].clone()
     }
 
-    /// Warnings and everything worse. That a worker was told to end, or that the server is not ready yet, is neither.
+    /// Watches for a while that there is one complaint and no second.
+    #[track_caller]
+    pub fn expect_no_second_complaint(&self, during: Duration) {
+        throughout(
+            "the log has one complaint",
+            during,
+            || self.complaints(),
+            |lines| lines.len() == 1,
+        );
+    }
+
+    /// Warnings and everything worse. Leaves out that a worker was told to end and that the server is not ready yet.
     pub fn complaints(&self) -> Vec<String> {
         let mut lines = self.lines(&["WARNING", "ERROR", "FATAL", "PANIC"]);
         let is_normal = |line: &str| {

@@ -70,7 +70,7 @@ fn login(user: &str) -> String {
     login.to_string()
 }
 
-/// A login each of as many users.
+/// One login of each of these users.
 fn logins_of(users: impl Iterator<Item = usize>) -> Vec<String> {
     users.map(|user| login(&format!("user-{user}"))).collect()
 }

@@ -124,7 +124,7 @@ fn code_of_others_on_the_vault_stops_every_call_before_it_receives() {
         assert_eq!(error.code().code(), "55000", "{error:?}");
         assert!(error.message().contains(culprit), "{error:?}");
         assert!(scene.server.calls().is_empty());
-        // Where there is no vault it is nobody's business.
+        // Without a vault it does not matter.
         session.set("user_logins_sqs.vault_recipients_file", "");
         assert_eq!(session.ingest(&scene.queue, 1), 1);
     }

@@ -19,7 +19,7 @@ pub(super) struct Reply {
     pub(super) error: Option<String>,
 }
 
-/// The time, so many seconds ahead, as HTTP has it.
+/// The time, `ahead` seconds from now, in the format of HTTP.
 fn date(seconds_ahead: i64) -> String {
     let shift = Duration::from_secs(seconds_ahead.unsigned_abs());
     let now = SystemTime::now();
@@ -118,7 +118,7 @@ impl Connection {
         };
         let size = libc::socklen_t::try_from(size_of_val(&at_once))
             .map_err(|_| ErrorKind::InvalidInput)?;
-        // SAFETY: the descriptor is open; the option's value is a `linger` of the size given, and lives through the call.
+        // SAFETY: the descriptor is open; the option's value is a `linger` of the size given, and outlives the call.
         let done = unsafe {
             libc::setsockopt(
                 stream.as_raw_fd(),

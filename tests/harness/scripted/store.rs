@@ -184,7 +184,8 @@ impl Store {
             match result {
                 Ok(()) => done.push(json!({ "Id": id })),
                 Err(code) => failed.push(json!({
-                    "Id": id, "Code": code, "SenderFault": code != "InternalError", "Message": format!("scripted {code}"),
+                    "Id": id, "Code": code, "SenderFault": code != "InternalError",
+                    "Message": format!("scripted {code}"),
                 })),
             }
         }

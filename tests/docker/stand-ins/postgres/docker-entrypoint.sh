@@ -51,7 +51,7 @@ refuse_without_password() {
     fi
 }
 
-# initdb asks for the name of whoever runs it, whom the container need not know.
+# initdb asks for the name of its user, whom the container need not know.
 give_the_user_a_name() {
     if ! getent passwd "$EUID" >/dev/null; then
         NSS_WRAPPER_PASSWD=$(mktemp)
@@ -116,7 +116,7 @@ run_init_scripts() {
     done
 }
 
-# A server on the socket only: whoever connects over TCP meets the cluster
+# A server on the socket only: clients that connect over TCP meet the cluster
 # after its first-run scripts.
 first_run() {
     refuse_without_password
