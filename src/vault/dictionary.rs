@@ -28,7 +28,8 @@ const CHUNK: usize = 1_000;
 /// How often to try to insert what is missing: a retry means that another session inserted one of the entries first.
 const MOST_TRIES: usize = 10;
 
-/// Checks, before anything is received, that entries can be written, and that processes learn of those that are deleted.
+/// Checks, before anything is received, that entries can be written, and that processes learn of those that are
+/// deleted.
 ///
 /// # Errors
 /// [`Failure::NotInstalled`], [`Failure::ForeignCode`], [`Failure::IdleTrigger`].
@@ -45,8 +46,8 @@ pub fn check() -> Result<(), Failure> {
 }
 
 /// Rights on all tables, which roles have for other reasons, must not be enough to read or write these two: row-level
-/// security without a policy lets nobody in but the owner. It is not enabled from the start, since pg_dump by a role other
-/// than the owner fails where it is, and most databases keep no originals.
+/// security without a policy lets nobody in but the owner. It is not enabled from the start, since pg_dump by a role
+/// other than the owner fails where it is, and most databases keep no originals.
 fn check_open_to_its_owner_only(table: &OwnTable) -> Result<(), Failure> {
     if relation::has_row_level_security(table.oid()) {
         Ok(())
