@@ -1,11 +1,13 @@
 //! A copy of an installation does not take the messages of the original; a server that takes the original's place
 //! goes on.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tests::cluster::{Cluster, Plan, Stop};
 use tests::database::{Database, Session, TextRow, literal};
+use tests::document::Document;
 use tests::logins;
 use tests::queue::{Counts, Queue};
 use tests::run;
@@ -333,6 +335,116 @@ mod replicated {
                 "SELECT count(*) FROM pg_stat_subscription_stats WHERE apply_error_count > 0"
             ),
             0
+        );
+    }
+
+    /// A server that a procedure in the documentation names.
+    struct Named<'c> {
+        name: &'static str,
+        cluster: &'c Cluster,
+        session: Session,
+    }
+
+    impl<'c> Named<'c> {
+        fn new(name: &'static str, cluster: &'c Cluster) -> Named<'c> {
+            let session = admin(cluster);
+            Named {
+                name,
+                cluster,
+                session,
+            }
+        }
+
+        /// A command or statement that reaches this server where it names it.
+        fn resolve(&self, text: &str) -> String {
+            let (host, port) = self.cluster.address();
+            let host = host.display();
+            let of_program = format!("--host={host} --port={port} --username=postgres");
+            let of_connection = format!("host={host} port={port} user=postgres");
+            text.replace(&format!("--host={}", self.name), &of_program)
+                .replace(&format!("host={}", self.name), &of_connection)
+        }
+    }
+
+    #[test]
+    fn the_documented_change_of_servers_loses_and_doubles_nothing() {
+        let (old, new) = (site_of(plan()), preloading().start());
+        let queue = ScriptedSqs::start().queue();
+        let (mut blue, mut green) = (Named::new("blue", &old), Named::new("green", &new));
+        blue.session.subscribe(&queue);
+        queue.send(&logins::good(10));
+        blue.session.expect_logins(10);
+
+        let document = Document::read(Path::new("docs/operations.md"));
+        let blocks = document
+            .blocks
+            .iter()
+            .filter(|block| block.mark("on").is_some());
+        for block in blocks {
+            for (_, statement) in block
+                .statements()
+                .iter()
+                .filter(|_| block.language == "sql")
+            {
+                if statement.starts_with("DROP SUBSCRIPTION") {
+                    await_replication(&mut blue.session);
+                }
+                let statement = blue.resolve(statement);
+                if block.mark("on") == Some("blue") {
+                    blue.session.run(&statement);
+                } else {
+                    green.session.run(&statement);
+                }
+                if statement.starts_with("CREATE SUBSCRIPTION") {
+                    await_initial_copy(&mut green.session);
+                    queue.send(&logins::good(5));
+                    blue.session.expect_logins(15);
+                }
+            }
+            for command in block.commands() {
+                let programs = old.client_program("psql");
+                let path = Path::new(programs.get_program())
+                    .parent()
+                    .unwrap()
+                    .to_owned();
+                succeed(
+                    Command::new("bash")
+                        .args(["-euo", "pipefail", "-c"])
+                        .arg(format!(
+                            "PATH={}:$PATH; {}",
+                            path.display(),
+                            green.resolve(&blue.resolve(&command.text))
+                        ))
+                        .stdin(Stdio::null()),
+                );
+            }
+        }
+
+        queue.send(&logins::good(5));
+        green.session.expect_logins(20);
+        queue.expect_drained();
+        assert_eq!(blue.session.logins(), 15);
+    }
+
+    /// Waits as the documentation says to.
+    fn await_initial_copy(green: &mut Session) {
+        let unready = "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'";
+        eventually(
+            "the initial copy is done",
+            REPLICATED_WITHIN,
+            || green.number(unready),
+            |rows| *rows == 0,
+        );
+    }
+
+    /// Waits as the documentation says to.
+    fn await_replication(blue: &mut Session) {
+        let caught_up = "SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn >= pg_current_wal_lsn()";
+        eventually(
+            "green has caught up",
+            REPLICATED_WITHIN,
+            || blue.number(caught_up),
+            |slots| *slots == 1,
         );
     }
 

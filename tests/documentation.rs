@@ -11,6 +11,7 @@
 //! - `tested=FILE`: that script or file of tests runs it
 //! - `fresh`: the extension is dropped first, since the block creates it
 //! - `as=ROLE`: it runs as that role
+//! - `on=SERVER`: of several servers that a procedure names, it runs on this one
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -262,6 +263,7 @@ fn every_block_of_commands_is_run_or_says_why_not() {
                 let is_known = ["needs=aws", "needs=machine"].contains(&mark.as_str())
                     || mark == "fresh"
                     || mark.strip_prefix("as=").is_some()
+                    || mark.strip_prefix("on=").is_some()
                     || mark
                         .strip_prefix("tested=")
                         .is_some_and(|file| project().join(file).is_file());

@@ -92,6 +92,8 @@ fn whatever_deletes_entries_has_every_session_write_them_again() {
             } else {
                 scene.database.connect().run(&deletion);
             }
+            // Those of a new extension are open.
+            other.close_vault();
             for session in [&mut one, &mut other] {
                 scene.ingest(session, &["a"]);
                 let mut found = session.vault_masks();
