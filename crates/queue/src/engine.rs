@@ -13,7 +13,7 @@ use tokio::select;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use crate::calls::Calls;
 use crate::client::Client;
@@ -24,7 +24,7 @@ use crate::observed::Queue;
 use crate::panics::{caught_in, last_location};
 use crate::receipts::{Receipt, Receipts};
 use crate::remote::Remote;
-use crate::settle::{Fate, settle};
+use crate::settle::{Fate, release_held_back, settle};
 use crate::shared::Shared;
 
 /// Starts something of a type that only its sender knows.
@@ -50,6 +50,10 @@ pub(crate) struct Engine {
     clients: RefCell<Vec<Rc<Client>>>,
     remotes: RefCell<Vec<Weak<Remote>>>,
     closing: Cell<bool>,
+    /// While closing: polls that may be about to bring something have done so.
+    may_release: Cell<bool>,
+    /// While closing: polls under way are to be dropped.
+    pub hang_up: Notify,
     /// Something happened that [`shut_down`](Engine::shut_down) may be waiting for.
     progress: Notify,
     panicked: Notify,
@@ -68,6 +72,8 @@ impl Engine {
             clients: RefCell::default(),
             remotes: RefCell::default(),
             closing: Cell::new(false),
+            may_release: Cell::new(false),
+            hang_up: Notify::new(),
             progress: Notify::new(),
             panicked: Notify::new(),
         })
@@ -152,38 +158,72 @@ impl Engine {
         }
     }
 
-    /// Releases everything that is held, finishes what was begun, and gives polls that may be about to bring
-    /// messages the time to do so, that they can be released too. A poll that has waited for longer is waiting
-    /// at an empty queue: nothing is gained by waiting with it.
+    /// Whether messages of `remote` are not to be released now: a poll whose messages nobody wants would take them, and
+    /// each time that a message is received counts against the queue's `maxReceiveCount`.
+    pub(crate) fn holds_back_releases(&self, remote: &Remote) -> bool {
+        if self.is_closing() {
+            !self.may_release.get()
+        } else {
+            remote.has_unwanted_polls()
+        }
+    }
+
     async fn shut_down(self: &Rc<Engine>, deadline: Instant) -> bool {
         self.closing.set(true);
         self.shared.close();
+        select! {
+            () = self.panicked.notified() => false,
+            finished = timeout_at(deadline.into(), self.finish()) => finished.is_ok(),
+        }
+    }
+
+    /// Releases everything that is held and finishes what was begun. Polls that may be about to bring messages are given
+    /// the time to do so first. A poll that has waited for longer is waiting at an empty queue: nothing is gained by
+    /// waiting with it. But it may take what is released; so what it brings then is released again, once, after all polls
+    /// were dropped.
+    async fn finish(self: &Rc<Engine>) {
+        self.young_polls(None).await;
+        self.may_release.set(true);
+        let has_released = self.release_all();
+        self.all_settled().await;
+        if has_released {
+            self.young_polls(Some(Instant::now())).await;
+            self.hang_up.notify_waiters();
+            self.release_all();
+            self.all_settled().await;
+        }
+    }
+
+    /// Waits for polls that may well bring messages: the young ones, and, for as long, those that may bring what was
+    /// released at `last_release`.
+    async fn young_polls(&self, last_release: Option<Instant>) {
+        while let Some(until) = self.polls.young_until(last_release) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            // Where a poll ends sooner, it is looked at again.
+            let _ = timeout(left, self.polls.ended.notified()).await;
+        }
+    }
+
+    /// Whether there was anything to release.
+    fn release_all(self: &Rc<Engine>) -> bool {
+        let mut has_released = false;
+        for remote in self.remotes.borrow().iter().filter_map(Weak::upgrade) {
+            has_released |= !remote.releases.is_idle();
+            release_held_back(self, &remote);
+        }
         let nobodys = self.receipts.borrow().owned();
+        has_released |= !nobodys.is_empty();
         self.shared.handed_over(nobodys.len() as u64);
         settle(self, nobodys, Fate::Release);
-        let mut was_settling = self.shared.unsettled() > 0;
-        let mut last_settled = None;
-        loop {
-            let is_settling = self.shared.unsettled() > 0;
-            if was_settling && !is_settling {
-                last_settled = Some(Instant::now());
-            }
-            was_settling = is_settling;
-            let young_until = self
-                .polls
-                .young_until(last_settled)
-                .filter(|until| *until > Instant::now());
-            if self.shared.unsettled() == 0 && young_until.is_none() {
-                return true;
-            }
-            if Instant::now() >= deadline {
-                return false;
-            }
-            let until = young_until.unwrap_or(deadline).min(deadline);
-            select! {
-                () = self.panicked.notified() => return false,
-                _ = timeout_at(until.into(), self.progress.notified()) => {}
-            }
+        has_released
+    }
+
+    async fn all_settled(&self) {
+        while self.shared.unsettled() > 0 {
+            self.progress.notified().await;
         }
     }
 }
@@ -193,6 +233,7 @@ impl Engine {
 pub(crate) struct PollsUnderWay {
     last: Cell<u64>,
     began: Rc<RefCell<BTreeMap<u64, Instant>>>,
+    pub ended: Rc<Notify>,
     /// How long a queue with messages in it takes to answer: a moving average.
     latency: Cell<Duration>,
 }
@@ -201,6 +242,7 @@ pub(crate) struct PollsUnderWay {
 pub(crate) struct PollUnderWay {
     number: u64,
     began: Rc<RefCell<BTreeMap<u64, Instant>>>,
+    ended: Rc<Notify>,
 }
 
 impl PollsUnderWay {
@@ -215,6 +257,7 @@ impl PollsUnderWay {
         PollUnderWay {
             number,
             began: self.began.clone(),
+            ended: self.ended.clone(),
         }
     }
 
@@ -240,5 +283,6 @@ impl PollsUnderWay {
 impl Drop for PollUnderWay {
     fn drop(&mut self) {
         self.began.borrow_mut().remove(&self.number);
+        self.ended.notify_one();
     }
 }

@@ -40,8 +40,9 @@
 //! - a poll sent while no backlog is known (before the first full answer, and after an empty one) asks for a visibility
 //!   timeout of 3 s at most; what it brings is extended to the wanted one if it is held for longer than half a second;
 //! - elsewhere than at AWS a wait is made of polls of 1 s at most;
-//! - an [`Inlet`] that is dropped lets its polls finish and releases what they bring, and a thread that is shut
-//!   down does so for those that may be about to bring something.
+//! - an [`Inlet`] that is dropped lets its polls finish and then releases what they brought, and a thread that is shut
+//!   down does so for those that may be about to bring something;
+//! - nothing is released while such polls wait: each would take it, and count against the queue's `maxReceiveCount`.
 
 #![cfg_attr(not(test), warn(clippy::use_debug))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

@@ -192,6 +192,12 @@ impl<T> Pipe<T> {
         }
     }
 
+    /// Whether polls are under way whose messages nobody will take.
+    pub(crate) fn has_unwanted_polls(&self) -> bool {
+        let state = self.lock();
+        state.is_over() && state.polls > 0
+    }
+
     /// Whether a poll is under way that is likely to bring something soon if there is something.
     pub(crate) fn is_poll_young(&self) -> bool {
         self.lock()

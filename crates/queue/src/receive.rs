@@ -18,8 +18,8 @@ use crate::observed::Queue;
 use crate::pipe::{End, Outcome, Pipe, Received};
 use crate::ramp::Ramp;
 use crate::receipts::{Invisibility, Receipt};
-use crate::remote::Remote;
-use crate::settle::{Fate, settle};
+use crate::remote::{Polling, Remote};
+use crate::settle::{Fate, release_held_back, settle};
 
 /// How to receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,10 @@ pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
         pipe,
         ramp: RefCell::new(ramp),
         health: RefCell::default(),
+        unwanted: RefCell::default(),
     });
+    let polling: Rc<dyn Polling> = receiver.clone();
+    receiver.remote.is_polled_by(Rc::downgrade(&polling));
     let mut polls = JoinSet::new();
     loop {
         while let Some(share) = receiver.next_poll() {
@@ -110,13 +113,17 @@ pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
         }
         select! {
             Some(poll) = polls.join_next() => match poll {
-                Ok((share, result)) => receiver.take(share, result),
+                Ok((share, result)) => {
+                    receiver.take(share, result);
+                    receiver.release_unwanted();
+                }
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     Err(_) => return,
                 },
             },
             () = receiver.pipe.reader_moved() => {}
+            () = receiver.engine.hang_up.notified() => return,
         }
     }
 }
@@ -130,6 +137,14 @@ struct Receiver<T, D> {
     pipe: Arc<Pipe<T>>,
     ramp: RefCell<Ramp>,
     health: RefCell<Health>,
+    /// What polls brought that nobody wanted any more.
+    unwanted: RefCell<Vec<Receipt>>,
+}
+
+impl<T, D> Polling for Receiver<T, D> {
+    fn has_unwanted_polls(&self) -> bool {
+        self.pipe.has_unwanted_polls()
+    }
 }
 
 /// What one call brought.
@@ -411,12 +426,24 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         match self.push(messages) {
             Ok(()) => self.engine.shared.wake.raise(),
             Err(unwanted) => {
-                let receipts: Vec<Receipt> =
-                    unwanted.iter().map(|message| message.receipt).collect();
-                self.engine.shared.handed_over(receipts.len() as u64);
-                settle(&self.engine, receipts, Fate::Release);
+                let receipts = unwanted.iter().map(|message| message.receipt);
+                self.unwanted.borrow_mut().extend(receipts);
             }
         }
+    }
+
+    /// Once no poll is under way that would take them again: releases the messages that nobody wants, and lets others
+    /// release theirs. At the end of the thread, the engine does so for all.
+    fn release_unwanted(&self) {
+        if self.engine.is_closing() || !self.pipe.is_over() || self.pipe.has_unwanted_polls() {
+            return;
+        }
+        let unwanted = self.unwanted.take();
+        if !unwanted.is_empty() {
+            self.engine.shared.handed_over(unwanted.len() as u64);
+            settle(&self.engine, unwanted, Fate::Release);
+        }
+        release_held_back(&self.engine, &self.remote);
     }
 
     fn push(&self, messages: Vec<Received<T>>) -> Result<(), Vec<Received<T>>> {

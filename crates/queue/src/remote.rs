@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Instant;
 
 use crate::client::Client;
@@ -30,6 +30,13 @@ pub(crate) struct Remote {
     pub releases: Lane,
     pub leaves: Lane,
     held: Cell<usize>,
+    receives: RefCell<Vec<Weak<dyn Polling>>>,
+}
+
+/// A receive, as those see it who release messages of its queue.
+pub(crate) trait Polling {
+    /// Whether polls of it are under way whose messages nobody wants any more.
+    fn has_unwanted_polls(&self) -> bool;
 }
 
 /// Messages waiting for the same fate.
@@ -56,12 +63,27 @@ impl Remote {
             releases: Lane::of(most_releases),
             leaves: Lane::of(most),
             held: Cell::new(0),
+            receives: RefCell::default(),
         }
     }
 
     /// Whether it is `queue`.
     pub(crate) fn is(&self, queue: &Queue) -> bool {
         self.url == queue.url().as_str() && self.client.endpoint() == queue.endpoint()
+    }
+
+    /// A receive begins.
+    pub(crate) fn is_polled_by(&self, receive: Weak<dyn Polling>) {
+        let mut receives = self.receives.borrow_mut();
+        receives.retain(|receive| receive.strong_count() > 0);
+        receives.push(receive);
+    }
+
+    /// Whether polls wait that would take what is released now, although nobody wants it of them.
+    pub(crate) fn has_unwanted_polls(&self) -> bool {
+        let receives = self.receives.borrow();
+        let mut receives = receives.iter().filter_map(Weak::upgrade);
+        receives.any(|receive| receive.has_unwanted_polls())
     }
 
     /// Counts messages of it that are held, or no longer held.

@@ -67,9 +67,6 @@ pub(crate) fn settle(engine: &Rc<Engine>, mut receipts: Vec<Receipt>, fate: Fate
             engine.settled(1);
             continue;
         };
-        if fate != Fate::Delete {
-            engine.receipts.borrow_mut().stop_keeping(receipt);
-        }
         let lane = fate.lane(&remote);
         if lane.is_idle() {
             lane.last_progress.set(Instant::now());
@@ -81,6 +78,13 @@ pub(crate) fn settle(engine: &Rc<Engine>, mut receipts: Vec<Receipt>, fate: Fate
     }
     for remote in touched {
         start_calls_soon(engine, &remote, fate);
+    }
+}
+
+/// Releases what was held back.
+pub(crate) fn release_held_back(engine: &Rc<Engine>, remote: &Rc<Remote>) {
+    if !remote.releases.pending.borrow().is_empty() {
+        start_calls_soon(engine, remote, Fate::Release);
     }
 }
 
@@ -100,6 +104,9 @@ fn start_calls_soon(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
 /// Starts as many calls as the window allows and the pending receipts need.
 fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
     let lane = fate.lane(remote);
+    if fate == Fate::Release && engine.holds_back_releases(remote) {
+        return;
+    }
     while lane.calls.get() < lane.window.borrow().size() {
         let receipts: Vec<Receipt> = {
             let mut pending = lane.pending.borrow_mut();
@@ -108,6 +115,12 @@ fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
         };
         if receipts.is_empty() {
             return;
+        }
+        if fate != Fate::Delete {
+            let mut held = engine.receipts.borrow_mut();
+            receipts
+                .iter()
+                .for_each(|receipt| held.stop_keeping(*receipt));
         }
         lane.calls.set(lane.calls.get() + 1);
         let batch = Batch {

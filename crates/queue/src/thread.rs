@@ -202,7 +202,8 @@ impl Io {
     ///
     /// Where nothing is held or unsettled it takes a few milliseconds, whatever poll is under way; a poll that
     /// was only just sent and so may be about to bring messages is given until it is 50 ms old (twice the
-    /// latency of the queue, where that is more, up to 500 ms).
+    /// latency of the queue, where that is more, up to 500 ms). Where something is released, other polls are given
+    /// as long to bring it again.
     pub fn shut_down(mut self, deadline: Duration) -> bool {
         self.end(deadline)
     }

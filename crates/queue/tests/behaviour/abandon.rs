@@ -1,0 +1,83 @@
+//! What becomes of polls, and of what is held, when nobody wants more: a cancel, an error, the end of the process.
+
+use std::time::{Duration, Instant};
+
+use queue::{Fate, Inlet, Io, Receipt, Receive};
+
+use crate::reader::*;
+use crate::server::{Fault, Server};
+
+/// A receive at the end of a backlog: its many polls wait at the empty queue, and five messages are held.
+fn many_polls_wait(server: &Server, io: &Io) -> (Inlet<String>, Vec<Receipt>) {
+    server.script(|call| {
+        let is_poll = call.action == "ReceiveMessage";
+        is_poll.then_some(Fault::Late(Duration::from_millis(100)))
+    });
+    server.send(3_000);
+    let (queue, _) = queue_at(&server.url());
+    let how = Receive {
+        concurrency: 64,
+        ..endless()
+    };
+    let mut inlet = io.receive(&queue, how, body);
+    let (mut taken, mut held) = (0, Vec::new());
+    while taken < 3_000 {
+        let mut receipts = receipts(&messages(io, &mut inlet));
+        taken += receipts.len();
+        while held.len() < 5 {
+            held.extend(receipts.pop());
+        }
+        io.settle(receipts, Fate::Delete);
+    }
+    until("deleted", || io.unsettled() == 0);
+    server.script(|_| None);
+    assert!(server.polls() > 4, "{} polls wait", server.polls());
+    (inlet, held)
+}
+
+fn receive_counts(server: &Server) -> Vec<u32> {
+    let left = server.messages().into_iter().filter(|m| !m.deleted);
+    left.map(|message| message.receive_count).collect()
+}
+
+/// Each time counts against the queue's `maxReceiveCount`.
+#[test]
+fn messages_released_after_a_cancel_do_not_go_from_poll_to_poll() {
+    let server = Server::start();
+    let io = Io::start().unwrap();
+    let (inlet, held) = many_polls_wait(&server, &io);
+    drop(inlet);
+    io.settle(held, Fate::Release);
+    until("released", || io.unsettled() == 0 && server.visible() == 5);
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert_eq!(server.visible(), 5);
+    assert_eq!(receive_counts(&server), [1; 5]);
+}
+
+#[test]
+fn messages_released_at_the_end_of_the_thread_do_not_go_from_poll_to_poll() {
+    let server = Server::start();
+    let io = Io::start().unwrap();
+    let (_inlet, _held) = many_polls_wait(&server, &io);
+    std::thread::sleep(Duration::from_millis(100));
+    let began = Instant::now();
+    assert!(io.shut_down(Duration::from_secs(5)));
+    assert!(began.elapsed() < Duration::from_secs(1));
+    let counts = receive_counts(&server);
+    assert!(counts.iter().all(|count| *count <= 2), "{counts:?}");
+    until("visible", || server.visible() == 5);
+}
+
+#[test]
+fn what_the_polls_of_a_dropped_inlet_bring_is_released_once() {
+    let server = Server::start();
+    let io = Io::start().unwrap();
+    let (inlet, held) = many_polls_wait(&server, &io);
+    io.settle(held, Fate::Delete);
+    drop(inlet);
+    server.send(5);
+    until("brought", || receive_counts(&server) == [1; 5]);
+    until("released", || server.visible() == 5);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(receive_counts(&server), [1; 5]);
+}
