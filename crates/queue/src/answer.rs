@@ -71,6 +71,8 @@ pub(crate) struct Exchange {
 }
 
 struct Progress {
+    /// When the head of the answer arrived.
+    began: Option<Instant>,
     /// When something last arrived; `None` before the answer began.
     arrived: Option<Instant>,
     /// What has arrived waits for others to be parsed.
@@ -94,6 +96,7 @@ impl Exchange {
         Arc::new(Exchange {
             budget,
             progress: Mutex::new(Progress {
+                began: None,
                 arrived: None,
                 waits_for_budget: false,
                 bytes: 0,
@@ -105,12 +108,21 @@ impl Exchange {
 
     /// The head of the answer is there: wraps its body.
     pub(crate) fn watch(self: Arc<Exchange>, body: SdkBody) -> SdkBody {
-        lock(&self.progress).arrived = Some(Instant::now());
+        let now = Some(Instant::now());
+        let mut progress = lock(&self.progress);
+        progress.began = now;
+        progress.arrived = now;
+        drop(progress);
         SdkBody::from_body_1_x(WatchedBody {
             inner: body,
             arrived: None,
             exchange: self,
         })
+    }
+
+    /// When the answer began: SQS has carried the call out by then.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        lock(&self.progress).began
     }
 
     /// When the answer will have stalled if nothing more arrives. `None` before it began.

@@ -55,6 +55,8 @@ pub(crate) struct ReceiveRequest {
 
 /// What ReceiveMessage brought: the receipt handles in one buffer, and the messages.
 pub(crate) struct Response<T> {
+    /// When its head arrived: the messages have been hidden since then, or for longer.
+    pub began: Instant,
     pub handles: Handles,
     pub messages: Vec<Message<T>>,
 }
@@ -112,7 +114,7 @@ impl Client {
         limit: Duration,
         decode: impl FnMut(&str) -> T,
     ) -> Result<Response<T>, Error> {
-        let (output, _exchange) = self
+        let (output, exchange) = self
             .call(limit, |sdk| {
                 let call = sdk
                     .receive_message()
@@ -133,7 +135,8 @@ impl Client {
                 }
             })
             .await?;
-        decoded(output, decode)
+        let began = exchange.began().unwrap_or_else(Instant::now);
+        decoded(output, began, decode)
     }
 
     /// Deletes up to ten messages: a verdict on each, in order.
@@ -338,6 +341,7 @@ fn failed(entry: &BatchResultErrorEntry) -> Failed<'_> {
 /// Hands each body to `decode`. An answer that lacks what every message has is reported without quoting it.
 fn decoded<T>(
     output: ReceiveMessageOutput,
+    began: Instant,
     mut decode: impl FnMut(&str) -> T,
 ) -> Result<Response<T>, Error> {
     let received = output.messages.unwrap_or_default();
@@ -354,6 +358,7 @@ fn decoded<T>(
         messages.push(decoded_message(message, &mut decode)?);
     }
     Ok(Response {
+        began,
         handles: handles.build(),
         messages,
     })
@@ -410,7 +415,12 @@ mod tests {
             .attributes(MessageSystemAttributeName::ApproximateReceiveCount, "3")
             .attributes(MessageSystemAttributeName::MessageGroupId, "g")
             .build();
-        let response = decoded(output(vec![with_attributes, message(2)]), str::to_owned).unwrap();
+        let response = decoded(
+            output(vec![with_attributes, message(2)]),
+            Instant::now(),
+            str::to_owned,
+        )
+        .unwrap();
         assert_eq!(response.handles.get(0), Some("h/1"));
         assert_eq!(response.handles.get(1), Some("handle 2"));
         let [first, second] = &response.messages[..] else {
@@ -430,7 +440,12 @@ mod tests {
     #[test]
     fn an_empty_answer_has_no_messages() {
         for output in [ReceiveMessageOutput::builder().build(), output(Vec::new())] {
-            assert!(decoded(output, |_| ()).unwrap().messages.is_empty());
+            assert!(
+                decoded(output, Instant::now(), |_| ())
+                    .unwrap()
+                    .messages
+                    .is_empty()
+            );
         }
     }
 
@@ -440,7 +455,12 @@ mod tests {
             .message_id("a")
             .receipt_handle("h")
             .build();
-        let response = decoded(output(vec![bodiless, message(2)]), str::to_owned).unwrap();
+        let response = decoded(
+            output(vec![bodiless, message(2)]),
+            Instant::now(),
+            str::to_owned,
+        )
+        .unwrap();
         let contents: Vec<_> = response
             .messages
             .into_iter()
@@ -458,7 +478,9 @@ mod tests {
             .body("secret")
             .build();
         for messages in [eleven, vec![no_handle], vec![no_id]] {
-            let error = decoded(output(messages), |_| ()).err().unwrap();
+            let error = decoded(output(messages), Instant::now(), |_| ())
+                .err()
+                .unwrap();
             assert_eq!(error.kind, ErrorKind::NotSqs);
             assert!(!error.detail.contains("secret"), "{}", error.detail);
         }
@@ -471,7 +493,8 @@ mod tests {
             calls += 1;
             assert!(calls > 1);
         };
-        let response = decoded(output(vec![message(1), message(2)]), decode).unwrap();
+        let response =
+            decoded(output(vec![message(1), message(2)]), Instant::now(), decode).unwrap();
         assert_eq!(response.messages[0].content, None);
         assert_eq!(response.messages[1].content, Some(()));
     }

@@ -44,6 +44,8 @@ pub(crate) struct Engine {
     /// Messages are held that were not before.
     pub held: Notify,
     pub extension_ended: Notify,
+    /// Messages are to be extended as soon as possible.
+    pub overdue: Notify,
     pub polls: PollsUnderWay,
     pub calls: Calls,
     http: Rc<Http>,
@@ -66,6 +68,7 @@ impl Engine {
             receipts: RefCell::new(Receipts::new(handles)),
             held: Notify::new(),
             extension_ended: Notify::new(),
+            overdue: Notify::new(),
             polls: PollsUnderWay::default(),
             calls: Calls::at_most(connections),
             http: Rc::default(),

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
@@ -26,7 +27,10 @@ pub(crate) async fn extend_visibility(engine: Rc<Engine>) {
         while engine.receipts.borrow().is_empty() {
             engine.held.notified().await;
         }
-        sleep(ROUND).await;
+        select! {
+            () = sleep(ROUND) => {}
+            () = engine.overdue.notified() => {}
+        }
         let mut due = engine.receipts.borrow().due(Instant::now());
         while !due.is_empty() {
             let Ok(permit) = calls.clone().acquire_owned().await else {

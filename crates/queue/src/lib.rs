@@ -38,7 +38,8 @@
 //! next message to nobody, where it stays hidden for its visibility timeout. It cannot be told not to: SQS has no
 //! call that ends a poll. So, to make that rare and short:
 //! - a poll sent while no backlog is known (before the first full answer, and after an empty one) asks for a visibility
-//!   timeout of 3 s at most; what it brings is extended to the wanted one if it is held for longer than half a second;
+//!   timeout of 3 s at most; what it brings is extended to the wanted one if it is held for longer than half a second.
+//!   Every other one asks for 30 s at most, since at the end of a backlog it may wait all the same;
 //! - elsewhere than at AWS a wait is made of polls of 1 s at most;
 //! - an [`Inlet`] that is dropped lets its polls finish and then releases what they brought, and a thread that is shut
 //!   down does so for those that may be about to bring something;

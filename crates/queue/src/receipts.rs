@@ -20,6 +20,9 @@ const LONGEST_INVISIBLE: Duration = Duration::from_secs(12 * 60 * 60 - 60);
 /// A failed extension is tried again after an eighth of the visibility timeout, but not sooner than this.
 const SHORTEST_RETRY: Duration = Duration::from_millis(250);
 
+/// A short timeout: that of polls which are likely to wait.
+pub(crate) const SHORT: Duration = Duration::from_secs(3);
+
 /// What was received with a short timeout is extended to the wanted one if it is held for longer than this.
 const EXTEND_SHORT_AFTER: Duration = Duration::from_millis(500);
 
@@ -106,7 +109,7 @@ struct HeldResponse {
 pub(crate) struct Invisibility {
     /// When the request was sent.
     pub asked: Instant,
-    /// When its answer came.
+    /// When its answer began.
     pub answered: Instant,
     /// The visibility timeout in the request.
     pub first: Duration,
@@ -115,6 +118,10 @@ pub(crate) struct Invisibility {
 }
 
 impl Invisibility {
+    pub(crate) fn is_half_over(&self) -> bool {
+        self.answered.elapsed() >= self.first / 2
+    }
+
     /// At half of its time. The clock starts somewhere between request and answer; that a poll which waited
     /// was waiting in vain until shortly before its answer is likely but not sure, so up to a quarter is taken
     /// off for it.
@@ -123,7 +130,7 @@ impl Invisibility {
     fn extend_at(&self) -> Instant {
         let waited = self.answered.saturating_duration_since(self.asked);
         let at_half_time = self.answered + self.first / 2 - waited.min(self.first / 4);
-        if self.first < self.then {
+        if self.first < self.then && self.first <= SHORT {
             at_half_time.min(self.answered + EXTEND_SHORT_AFTER)
         } else {
             at_half_time
@@ -273,6 +280,12 @@ impl Receipts {
         self.held
             .get(&receipt.response())
             .is_some_and(|response| response.being_extended)
+    }
+
+    /// Whether a message is visible to others unless it is extended now.
+    pub(crate) fn is_overdue(&self, receipt: Receipt) -> bool {
+        let response = self.held.get(&receipt.response());
+        response.is_some_and(|response| response.being_extended || response.is_due(Instant::now()))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -1,13 +1,13 @@
 //! Receives ahead: keeps polls in flight and hands what they bring to the other side.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::select;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::backoff::Backoff;
 use crate::batch::BATCH;
@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::observed::Queue;
 use crate::pipe::{End, Outcome, Pipe, Received};
 use crate::ramp::Ramp;
-use crate::receipts::{Invisibility, Receipt};
+use crate::receipts::{Invisibility, Receipt, SHORT};
 use crate::remote::{Polling, Remote};
 use crate::settle::{Fate, release_held_back, settle};
 
@@ -34,8 +34,8 @@ pub struct Receive {
     /// Most ReceiveMessage calls in flight; 0 counts as 1.
     pub concurrency: usize,
     /// `VisibilityTimeout`, set on every receive: whole seconds, 1 to 43,200 (what is outside counts as the
-    /// nearest). A poll that is likely to wait asks for 3 s only, and what it brings is extended to this; see
-    /// the crate's documentation.
+    /// nearest). A poll asks for 30 s at most, and one that is likely to wait for 3 s; what it brings is extended to
+    /// this. See the crate's documentation.
     pub visibility: Duration,
 }
 
@@ -57,8 +57,11 @@ impl Receive {
 }
 
 /// A server that does not notice that a caller has gone gives the next message to the dead poll, where it stays
-/// invisible for its visibility timeout. So a poll that will probably wait asks for a short one.
-const VISIBILITY_WHILE_WAITING: Duration = Duration::from_secs(3);
+/// invisible for its visibility timeout. So a poll that will probably wait asks for a short one, and no poll for more
+/// than this: at the end of a backlog, all wait.
+const LONGEST_FIRST_VISIBILITY: Duration = Duration::from_secs(30);
+/// An answer that takes longer to arrive is a slow one: what it brings may be visible again before it is there.
+const SLOW: Duration = Duration::from_secs(1);
 /// For the same reason, waits elsewhere than at AWS are cut into short ones: LocalStack never notices.
 const LONGEST_WAIT_ELSEWHERE: Duration = Duration::from_secs(1);
 /// A poll of a FIFO queue that was sent before a message was left would bring that message, and those behind it, once
@@ -73,6 +76,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 /// A server that cannot be reached at all is given up sooner.
 const PATIENCE_UNREACHABLE: Duration = Duration::from_secs(3);
+
+/// How often to look for what nobody tells of.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_WITH_AN_END: Duration = Duration::from_secs(2);
@@ -99,6 +105,8 @@ pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
         ramp: RefCell::new(ramp),
         health: RefCell::default(),
         unwanted: RefCell::default(),
+        is_slow: Cell::default(),
+        late: Cell::default(),
     });
     let polling: Rc<dyn Polling> = receiver.clone();
     receiver.remote.is_polled_by(Rc::downgrade(&polling));
@@ -123,6 +131,7 @@ pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
                 },
             },
             () = receiver.pipe.reader_moved() => {}
+            () = receiver.late_is_extended(), if receiver.late.get().is_some() => {}
             () = receiver.engine.hang_up.notified() => return,
         }
     }
@@ -139,6 +148,11 @@ struct Receiver<T, D> {
     health: RefCell<Health>,
     /// What polls brought that nobody wanted any more.
     unwanted: RefCell<Vec<Receipt>>,
+    /// Answers take long to arrive.
+    is_slow: Cell<bool>,
+    /// A message of an answer that arrived so late that it has to be extended before the next poll, which would bring it
+    /// again.
+    late: Cell<Option<Receipt>>,
 }
 
 impl<T, D> Polling for Receiver<T, D> {
@@ -175,10 +189,24 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     /// How many messages the next poll may ask for, if there is to be one now.
     fn next_poll(&self) -> Option<u8> {
         let mut ramp = self.ramp.borrow_mut();
-        if self.starts_nothing() || !self.pipe.has_room_beside(ramp.in_flight()) {
+        if self.starts_nothing()
+            || self.late.get().is_some()
+            || !self.pipe.has_room_beside(ramp.in_flight())
+        {
             return None;
         }
         ramp.start_poll()
+    }
+
+    /// Waits until what came late is extended, settled, or could not be extended.
+    async fn late_is_extended(&self) {
+        while let Some(receipt) = self.late.get()
+            && self.engine.receipts.borrow().is_overdue(receipt)
+        {
+            // It may be settled meanwhile, of which nobody tells.
+            let _ = timeout(LOOK_AGAIN, self.engine.extension_ended.notified()).await;
+        }
+        self.late.set(None);
     }
 
     /// With no poll in flight: whether this was it.
@@ -250,11 +278,12 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     /// One call, retried until it is answered, patience runs out, or it is no longer wanted.
     async fn ask(&self, share: u8, wait: Duration) -> Result<Option<Answer<T>>, Error> {
         let has_backlog = self.ramp.borrow().has_backlog();
-        let first = if has_backlog {
-            self.how.visibility
+        let longest_first = if has_backlog || self.is_slow.get() {
+            LONGEST_FIRST_VISIBILITY
         } else {
-            self.how.visibility.min(VISIBILITY_WHILE_WAITING)
+            SHORT
         };
+        let first = self.how.visibility.min(longest_first);
         let most = self.queue.observer().most_per_receive();
         let mut request = ReceiveRequest {
             queue_url: self.remote.url.clone(),
@@ -292,6 +321,10 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
             match result {
                 Ok(response) => {
                     self.succeeded();
+                    let began = response.began;
+                    if answered - began > SLOW {
+                        self.is_slow.set(true);
+                    }
                     let is_full = response.messages.len() >= request.most;
                     if has_backlog && is_full {
                         self.engine.polls.learn(answered - asked_at);
@@ -302,7 +335,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                         is_full,
                         invisibility: Invisibility {
                             asked: asked_at,
-                            answered,
+                            answered: began,
                             first,
                             then: self.how.visibility,
                         },
@@ -395,6 +428,12 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
             answer.invisibility,
         );
         self.engine.held.notify_one();
+        if answer.invisibility.is_half_over()
+            && let Some(receipt) = receipts.first()
+        {
+            self.late.set(Some(*receipt));
+            self.engine.overdue.notify_one();
+        }
         let mut undecoded = Vec::new();
         let messages: Vec<Received<T>> = answer
             .response

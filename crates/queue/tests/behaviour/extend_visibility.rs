@@ -178,3 +178,51 @@ fn a_release_waits_for_an_extension_under_way() {
     std::thread::sleep(Duration::from_millis(700));
     assert_eq!(server.visible(), 1);
 }
+
+/// At a queue that gives fewer than ten, nothing else would ever ask for more than the short time.
+#[test]
+fn messages_of_an_answer_that_arrives_slowly_are_received_once() {
+    let server = Server::start();
+    server.send(5);
+    server.script(|call| {
+        let is_poll = call.action == "ReceiveMessage";
+        is_poll.then_some(Fault::Slowly(5, Duration::from_secs(1)))
+    });
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, at_most(100), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    assert_eq!(messages.len(), 5);
+    assert!(server.messages().iter().all(|m| m.receive_count == 1));
+    let calls = server.calls("ReceiveMessage");
+    assert_eq!(calls[0].body["VisibilityTimeout"], 3);
+    assert_eq!(calls[1].body["VisibilityTimeout"], 30);
+}
+
+/// A poll that is left behind at the end of a backlog hides what it is given for as long as it asked.
+#[test]
+fn no_poll_asks_for_more_than_half_a_minute() {
+    let server = Server::start();
+    server.send(100);
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let how = Receive {
+        visibility: Duration::from_secs(3_600),
+        ..at_most(100)
+    };
+    let mut inlet = io.receive(&queue, how, body);
+    let (messages, _) = drain(&io, &mut inlet);
+    let asked: Vec<u64> = server
+        .calls("ReceiveMessage")
+        .iter()
+        .map(|call| call.body["VisibilityTimeout"].as_u64().unwrap())
+        .collect();
+    assert_eq!(asked[0], 3);
+    assert!(asked[1..].iter().all(|seconds| *seconds == 30), "{asked:?}");
+    // Only what was received for 3 s is extended soon.
+    std::thread::sleep(Duration::from_millis(1_500));
+    let extensions = server.calls("ChangeMessageVisibilityBatch");
+    assert_eq!(extensions.len(), 1);
+    assert_eq!(extensions[0].body["Entries"][0]["VisibilityTimeout"], 3_600);
+    settle_all(&io, receipts(&messages), Fate::Delete);
+}
