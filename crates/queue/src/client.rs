@@ -3,10 +3,11 @@
 //!
 //! Nothing of the SDK's is formatted with `{:?}`: outputs, messages and errors hold bodies.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::Client as Sdk;
@@ -303,10 +304,16 @@ where
     F: Future<Output = Result<O, SdkError<E, HttpResponse>>>,
 {
     let mut time_is_up = pin!(sleep(limit));
+    let mut has_begun = false;
     loop {
         select! {
             biased;
             result = &mut answer => return result.map_err(|error| Error::of_sdk(&error, exchange, host)),
+            // The head arrives in this task, in the branch above.
+            stalls_at = poll_fn(|_| exchange.stalls_at().map_or(Poll::Pending, Poll::Ready)), if !has_begun => {
+                has_begun = true;
+                time_is_up.as_mut().reset(stalls_at.into());
+            }
             () = &mut time_is_up => match exchange.stalls_at() {
                 Some(stalls_at) if stalls_at > Instant::now() => time_is_up.as_mut().reset(stalls_at.into()),
                 Some(_) => return Err(Error::new(ErrorKind::TimedOut, format!("the answer from {host} stalled"))),

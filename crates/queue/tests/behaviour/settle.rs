@@ -1,7 +1,7 @@
 //! Deleting, releasing, leaving.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use queue::{Fate, Hidden, Io, Receipt, Receive, Setup};
@@ -214,11 +214,17 @@ fn released_messages_are_visible_at_once() {
 }
 
 #[test]
-fn a_release_is_tried_a_few_times() {
-    let (server, io, _, receipts) = all_received(20);
-    server.script(|_| Some(Fault::Answer(503, String::new())));
-    settle_all(&io, receipts, Fate::Release);
-    assert_eq!(server.calls("ChangeMessageVisibilityBatch").len(), 6);
+fn an_answer_to_a_delete_that_stalls_is_given_up_after_five_seconds() {
+    let (server, io, counts, receipts) = all_received(10);
+    server.script(|call| (call.number == 0).then_some(Fault::Stall));
+    let began = Instant::now();
+    settle_all(&io, receipts, Fate::Delete);
+    let took = began.elapsed();
+    assert!(
+        took > Duration::from_secs(4) && took < Duration::from_secs(8),
+        "{took:?}"
+    );
+    assert_eq!(counts.get().0 + counts.get().1, 10);
 }
 
 #[test]
