@@ -23,6 +23,8 @@ use crate::profile::{access_key_in_profile, standard_config};
 const REFRESH_BEFORE_EXPIRY: Duration = Duration::from_secs(5 * 60);
 /// How often to look for others while there are some that can be used.
 const REFRESH_PAUSE: Duration = Duration::from_secs(30);
+/// How often to look while AWS does not take them: messages wait meanwhile to be deleted, for half a minute.
+const REJECTED_PAUSE: Duration = Duration::from_secs(5);
 /// How often to look while there are none.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a call waits for a source. Off EC2, it takes seconds until the instance metadata service turns out not to
@@ -145,7 +147,7 @@ impl CredentialSource {
         let has_rested = |pause| state.last_attempt.is_none_or(|at| at.elapsed() >= pause);
         let (step, is_due) = match &state.current {
             Some(current)
-                if current.is_valid() && !(current.is_rejected && has_rested(REFRESH_PAUSE)) =>
+                if current.is_valid() && !(current.is_rejected && has_rested(REJECTED_PAUSE)) =>
             {
                 let is_due = !current.lasts(REFRESH_BEFORE_EXPIRY) && has_rested(REFRESH_PAUSE);
                 (Step::Use(Generation(state.generation)), is_due)
@@ -531,11 +533,11 @@ mod tests {
             let first = source.ready().await.unwrap();
             source.reject(first);
             assert_eq!(key(&source).await, "key 1", "looked for a moment ago");
-            let_pass(&source, REFRESH_PAUSE);
+            let_pass(&source, REJECTED_PAUSE);
             assert_eq!(key(&source).await, "key 2");
             assert_eq!(scripted.0.fresh_starts.load(SeqCst), 1);
             source.reject(first);
-            let_pass(&source, REFRESH_PAUSE);
+            let_pass(&source, REJECTED_PAUSE);
             assert_eq!(
                 key(&source).await,
                 "key 2",

@@ -47,9 +47,9 @@ pub(crate) async fn extend_visibility(engine: Rc<Engine>) {
     }
 }
 
-async fn extend(engine: Rc<Engine>, extension: Extension, _permit: OwnedSemaphorePermit) {
+async fn extend(engine: Rc<Engine>, mut extension: Extension, _permit: OwnedSemaphorePermit) {
     let sent = Instant::now();
-    let outcome = call(&engine, &extension).await;
+    let outcome = call(&engine, &mut extension).await;
     engine
         .receipts
         .borrow_mut()
@@ -57,9 +57,13 @@ async fn extend(engine: Rc<Engine>, extension: Extension, _permit: OwnedSemaphor
     engine.extension_ended.notify_waiters();
 }
 
-async fn call(engine: &Engine, extension: &Extension) -> Result<Vec<Verdict>, Error> {
+async fn call(engine: &Engine, extension: &mut Extension) -> Result<Vec<Verdict>, Error> {
     let _permit = engine.calls.settle().await;
-    let handles = engine.receipts.borrow().handles(&extension.receipts);
+    let (handles, lost) = engine.receipts.borrow().handles(&mut extension.receipts);
+    engine.receipts.borrow_mut().cannot_extend(&lost);
+    if handles.is_empty() {
+        return Ok(Vec::new());
+    }
     let seconds = extension.visibility.as_secs();
     let remote = &extension.remote;
     remote

@@ -61,9 +61,14 @@ impl Ramp {
         }
     }
 
-    /// SQS asks to slow down.
-    pub(crate) fn throttled(&mut self) {
-        self.window.throttled(Instant::now());
+    /// SQS asks to slow down, in answer to a poll sent at `sent`.
+    pub(crate) fn throttled(&mut self, sent: Instant) {
+        self.window.throttled(sent, Instant::now());
+    }
+
+    /// There are more polls than there should be now: one that has failed had better not be tried again.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.in_flight > self.window.size()
     }
 
     /// A poll that might ask for `share` messages brought nothing, not even an answer.

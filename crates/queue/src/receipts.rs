@@ -197,13 +197,23 @@ impl Receipts {
         was_owned.then(|| response.remote.clone())
     }
 
-    /// The handles of a batch, in order; empty where a message is not held, or its handle is lost.
-    pub(crate) fn handles(&self, batch: &[Receipt]) -> Vec<String> {
+    /// The handles of a batch, in order. One that is lost, or whose message is not held, is left out, and the receipt with
+    /// it: AWS may refuse all of a batch for one bad entry. Returns these receipts too.
+    pub(crate) fn handles(&self, batch: &mut Vec<Receipt>) -> (Vec<String>, Vec<Receipt>) {
         let mut last_read: Option<(u64, Handles)> = None;
-        batch
-            .iter()
-            .map(|receipt| self.handle(*receipt, &mut last_read).unwrap_or_default())
-            .collect()
+        let mut handles = Vec::with_capacity(batch.len());
+        let mut lost = Vec::new();
+        batch.retain(|receipt| match self.handle(*receipt, &mut last_read) {
+            Some(handle) => {
+                handles.push(handle);
+                true
+            }
+            None => {
+                lost.push(*receipt);
+                false
+            }
+        });
+        (handles, lost)
     }
 
     /// A batch is mostly of one response, which is read from its file once.
@@ -273,6 +283,16 @@ impl Receipts {
     pub(crate) fn stop_keeping(&mut self, receipt: Receipt) {
         if let Some(response) = self.held.get_mut(&receipt.response()) {
             response.kept &= !receipt.bit();
+        }
+    }
+
+    /// Messages of an extension were left out of it, since their handles are lost.
+    pub(crate) fn cannot_extend(&mut self, lost: &[Receipt]) {
+        for receipt in lost {
+            self.stop_keeping(*receipt);
+            if let Some(response) = self.held.get_mut(&receipt.response()) {
+                response.being_extended = false;
+            }
         }
     }
 
@@ -528,7 +548,7 @@ mod tests {
         let taken = take_in(&mut receipts, &remote, 10, invisible(Instant::now(), HOUR));
         assert_eq!(taken.len(), 10);
         for receipt in &taken {
-            assert_eq!(receipts.handles(&[*receipt]), ["h"]);
+            assert_eq!(receipts.handles(&mut vec![*receipt]).0, ["h"]);
             assert!(receipts.claim(*receipt).is_some());
             assert!(receipts.claim(*receipt).is_none());
             receipts.forget(*receipt);

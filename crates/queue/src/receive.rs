@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::select;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -18,7 +19,7 @@ use crate::observed::Queue;
 use crate::pipe::{End, Outcome, Pipe, Received};
 use crate::ramp::Ramp;
 use crate::receipts::{Invisibility, Receipt, SHORT};
-use crate::remote::{Polling, Remote};
+use crate::remote::{MOST_CALLS_FIFO, Polling, Remote};
 use crate::settle::{Fate, release_held_back, settle};
 
 /// How to receive.
@@ -31,7 +32,7 @@ pub struct Receive {
     /// `WaitTimeSeconds` of each poll: whole seconds, 0 to 20 (more counts as 20), and at least 1 where
     /// `until_empty` is false. It is made of several polls where one of them should not take so long.
     pub wait: Duration,
-    /// Most ReceiveMessage calls in flight; 0 counts as 1.
+    /// Most ReceiveMessage calls in flight; 0 counts as 1. A FIFO queue has 16 at most.
     pub concurrency: usize,
     /// `VisibilityTimeout`, set on every receive: whole seconds, 1 to 43,200 (what is outside counts as the
     /// nearest). A poll asks for 30 s at most, and one that is likely to wait for 3 s; what it brings is extended to
@@ -77,6 +78,8 @@ const SHORTEST_ATTEMPT: Duration = Duration::from_millis(500);
 /// A server that cannot be reached at all is given up sooner.
 const PATIENCE_UNREACHABLE: Duration = Duration::from_secs(3);
 
+/// When nothing was answered for so long, the next answer ends the pauses of all polls.
+const OUTAGE: Duration = Duration::from_secs(1);
 /// How often to look for what nobody tells of.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -94,7 +97,12 @@ pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
     pipe: Arc<Pipe<T>>,
 ) {
     let how = how.within_limits();
-    let ramp = Ramp::new(how.limit, how.until_empty, how.concurrency);
+    let most = if queue.url().is_fifo() {
+        how.concurrency.min(MOST_CALLS_FIFO)
+    } else {
+        how.concurrency
+    };
+    let ramp = Ramp::new(how.limit, how.until_empty, most);
     let receiver = Rc::new(Receiver {
         remote: engine.remote(&queue),
         engine,
@@ -107,6 +115,7 @@ pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
         unwanted: RefCell::default(),
         is_slow: Cell::default(),
         late: Cell::default(),
+        recovered: Notify::new(),
     });
     let polling: Rc<dyn Polling> = receiver.clone();
     receiver.remote.is_polled_by(Rc::downgrade(&polling));
@@ -153,6 +162,8 @@ struct Receiver<T, D> {
     /// A message of an answer that arrived so late that it has to be extended before the next poll, which would bring it
     /// again.
     late: Cell<Option<Receipt>>,
+    /// Polls are answered again after an outage: those that pause need not any longer.
+    recovered: Notify,
 }
 
 impl<T, D> Polling for Receiver<T, D> {
@@ -297,11 +308,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                 .then(|| format!("{:032x}", fastrand::u128(..))),
         };
         let mut failing_since: Option<Instant> = None;
-        let mut backoff = Backoff::up_to(if self.how.until_empty {
-            LONGEST_PAUSE_WITH_AN_END
-        } else {
-            LONGEST_PAUSE
-        });
+        let mut backoff = self.backoff();
         while !self.starts_nothing() {
             let permit = self.engine.calls.poll().await;
             if self.starts_nothing() {
@@ -344,8 +351,11 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                 }
                 Err(error) => {
                     drop(under_way);
+                    if self.health.borrow().works_again(failing_since) {
+                        backoff = self.backoff();
+                    }
                     if error.kind == ErrorKind::Throttled {
-                        self.ramp.borrow_mut().throttled();
+                        self.ramp.borrow_mut().throttled(asked_at);
                     }
                     let pause = backoff.pause();
                     let since = *failing_since.get_or_insert(answered);
@@ -355,12 +365,27 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                             return Err(error);
                         }
                     }
-                    self.failed(error);
-                    self.pause(pause).await;
+                    let is_throttled = error.kind == ErrorKind::Throttled;
+                    self.failed(error, asked_at);
+                    select! {
+                        () = self.pause(pause) => {}
+                        () = self.recovered.notified(), if !is_throttled => {}
+                    }
+                    if self.ramp.borrow().is_too_large() {
+                        return Ok(None);
+                    }
                 }
             }
         }
         Ok(None)
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::up_to(if self.how.until_empty {
+            LONGEST_PAUSE_WITH_AN_END
+        } else {
+            LONGEST_PAUSE
+        })
     }
 
     async fn call(&self, request: &ReceiveRequest, limit: Duration) -> Result<Response<T>, Error> {
@@ -376,13 +401,18 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     }
 
     fn succeeded(&self) {
-        if self.health.borrow_mut().succeeded() && self.pipe.clear_trouble() {
+        let mut health = self.health.borrow_mut();
+        if health.is_over(Instant::now()) {
+            self.recovered.notify_waiters();
+        }
+        if health.succeeded() && self.pipe.clear_trouble() {
             self.engine.shared.wake.raise();
         }
     }
 
-    fn failed(&self, error: Error) {
-        if !self.how.until_empty && self.health.borrow_mut().failed(&error) {
+    fn failed(&self, error: Error, asked_at: Instant) {
+        let mut health = self.health.borrow_mut();
+        if health.failed(&error, asked_at) && !self.how.until_empty {
             self.pipe.tell(error);
             self.engine.shared.wake.raise();
         }
@@ -514,6 +544,8 @@ fn patience(error: &Error) -> Duration {
 #[derive(Default)]
 struct Health {
     failures_in_a_row: u32,
+    last_success: Option<Instant>,
+    last_failure: Option<Instant>,
     told: Vec<ErrorKind>,
     early_empty_answers: u32,
 }
@@ -522,14 +554,29 @@ impl Health {
     /// Whether that is news: it had been told that things fail.
     fn succeeded(&mut self) -> bool {
         self.failures_in_a_row = 0;
+        self.last_success = Some(Instant::now());
         let had_been_told = !self.told.is_empty();
         self.told.clear();
         had_been_told
     }
 
-    /// Whether to tell.
-    fn failed(&mut self, error: &Error) -> bool {
-        self.failures_in_a_row += 1;
+    /// Whether a success now ends an outage. Where some polls fail and others do not, pauses have their time.
+    fn is_over(&self, now: Instant) -> bool {
+        let long_ago = now.checked_sub(OUTAGE);
+        self.failures_in_a_row > 0 && self.last_success.is_none_or(|at| Some(at) < long_ago)
+    }
+
+    /// Whether polls were answered after the first failure of one.
+    fn works_again(&self, failing_since: Option<Instant>) -> bool {
+        failing_since.is_some() && self.last_success > failing_since
+    }
+
+    /// Whether to tell. Polls that were under way together when one failed are one failure.
+    fn failed(&mut self, error: &Error, asked_at: Instant) -> bool {
+        if self.last_failure.is_none_or(|last| asked_at > last) {
+            self.failures_in_a_row += 1;
+            self.last_failure = Some(Instant::now());
+        }
         let is_serious = !error.is_transient() || self.failures_in_a_row >= WORTH_TELLING;
         if !is_serious || self.told.contains(&error.kind) {
             return false;

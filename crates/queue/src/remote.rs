@@ -14,7 +14,7 @@ use crate::window::Window;
 /// [`Calls`](crate::calls::Calls).
 const MOST_CALLS: usize = 512;
 /// A FIFO queue takes 300 calls a second (SQS developer guide, "Quotas").
-const MOST_CALLS_FIFO: usize = 16;
+pub(crate) const MOST_CALLS_FIFO: usize = 16;
 /// The number of calls to begin with: enough for one transaction of a usual size.
 const FIRST_CALLS: usize = 16;
 
@@ -46,7 +46,9 @@ pub(crate) struct Lane {
     pub window: RefCell<Window>,
     pub is_about_to_call: Cell<bool>,
     /// When SQS last confirmed something, or when there was last nothing to confirm.
-    pub last_progress: Cell<Instant>,
+    last_progress: Cell<Instant>,
+    /// Batches that ran out of patience since then.
+    failures: Cell<u32>,
 }
 
 impl Remote {
@@ -107,7 +109,22 @@ impl Lane {
             window: RefCell::new(Window::new(FIRST_CALLS, most_calls)),
             is_about_to_call: Cell::new(false),
             last_progress: Cell::new(Instant::now()),
+            failures: Cell::new(0),
         }
+    }
+
+    /// SQS confirmed something, or there was nothing to confirm.
+    pub(crate) fn progressed(&self) {
+        self.last_progress.set(Instant::now());
+        self.failures.set(0);
+    }
+
+    /// A batch that `began` then ran out of patience, in a call that still counts: whether those that wait would fare no
+    /// better. Where nothing ran beside it, it may be the batch, so one more is tried.
+    pub(crate) fn is_hopeless(&self, began: Instant) -> bool {
+        self.failures.set(self.failures.get() + 1);
+        let was_alone = self.calls.get() == 1;
+        self.last_progress.get() <= began && (!was_alone || self.failures.get() > 1)
     }
 
     pub(crate) fn is_idle(&self) -> bool {

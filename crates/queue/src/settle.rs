@@ -40,13 +40,6 @@ impl Fate {
             Fate::Release | Fate::Leave => Duration::from_secs(10),
         }
     }
-
-    fn attempts(self) -> u32 {
-        match self {
-            Fate::Delete => u32::MAX,
-            Fate::Release | Fate::Leave => 3,
-        }
-    }
 }
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,7 +62,7 @@ pub(crate) fn settle(engine: &Rc<Engine>, mut receipts: Vec<Receipt>, fate: Fate
         };
         let lane = fate.lane(&remote);
         if lane.is_idle() {
-            lane.last_progress.set(Instant::now());
+            lane.progressed();
         }
         lane.pending.borrow_mut().push_back(receipt);
         if !touched.iter().any(|known| Rc::ptr_eq(known, &remote)) {
@@ -108,11 +101,7 @@ fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
         return;
     }
     while lane.calls.get() < lane.window.borrow().size() {
-        let receipts: Vec<Receipt> = {
-            let mut pending = lane.pending.borrow_mut();
-            let count = pending.len().min(BATCH);
-            pending.drain(..count).collect()
-        };
+        let receipts = next_batch(engine, lane, fate);
         if receipts.is_empty() {
             return;
         }
@@ -131,6 +120,23 @@ fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
         };
         engine.spawn(carry_out(batch));
     }
+}
+
+/// Takes up to ten receipts that share a call.
+fn next_batch(engine: &Engine, lane: &Lane, fate: Fate) -> Vec<Receipt> {
+    let mut pending = lane.pending.borrow_mut();
+    let mut count = pending.len().min(BATCH);
+    if fate == Fate::Leave {
+        // They may be of calls that received with different visibility timeouts.
+        let held = engine.receipts.borrow();
+        let mut timeouts = pending
+            .iter()
+            .take(count)
+            .map(|receipt| held.visibility_timeout(*receipt));
+        let first = timeouts.next();
+        count = count.min(1 + timeouts.take_while(|other| Some(*other) == first).count());
+    }
+    pending.drain(..count).collect()
 }
 
 async fn carry_out(mut batch: Batch) {
@@ -160,14 +166,16 @@ impl Batch {
     async fn settle(&mut self) {
         let began = Instant::now();
         let mut backoff = Backoff::up_to(LONGEST_PAUSE);
-        for attempt in 1.. {
+        loop {
             let time_left = self.fate.patience().saturating_sub(began.elapsed());
-            let result = self.call(time_left.min(ATTEMPT_TIMEOUT)).await;
+            let mut sent = Instant::now();
+            let result = self.call(time_left.min(ATTEMPT_TIMEOUT), &mut sent).await;
             self.note_hidden(&result);
             match result {
                 Ok(verdicts) => self.sort_out(&verdicts),
                 Err(error) if error.kind == ErrorKind::Throttled => {
-                    self.lane().window.borrow_mut().throttled(Instant::now());
+                    let mut window = self.lane().window.borrow_mut();
+                    window.throttled(sent, Instant::now());
                 }
                 Err(error) if may_pass(&error) => {}
                 Err(_) => self.give_up(),
@@ -176,10 +184,9 @@ impl Batch {
                 return;
             }
             let pause = backoff.pause();
-            if attempt >= self.fate.attempts() || began.elapsed() + pause >= self.fate.patience() {
+            if began.elapsed() + pause >= self.fate.patience() {
                 self.give_up();
-                let nothing_else_went_through = self.lane().last_progress.get() <= began;
-                if nothing_else_went_through {
+                if self.lane().is_hopeless(began) {
                     self.give_up_pending();
                 }
                 return;
@@ -188,18 +195,22 @@ impl Batch {
         }
     }
 
-    async fn call(&self, limit: Duration) -> Result<Vec<Verdict>, Error> {
+    /// One call; sets when it was `sent`.
+    async fn call(&mut self, limit: Duration, sent: &mut Instant) -> Result<Vec<Verdict>, Error> {
         if self.fate != Fate::Delete {
             self.extensions_to_end().await;
         }
         let _permit = self.engine.calls.settle().await;
-        let (handles, seconds) = {
+        *sent = Instant::now();
+        let (handles, lost, seconds) = {
             let receipts = self.engine.receipts.borrow();
-            (
-                receipts.handles(&self.remaining),
-                self.visibility_timeout(&receipts),
-            )
+            let (handles, lost) = receipts.handles(&mut self.remaining);
+            (handles, lost, self.visibility_timeout(&receipts))
         };
+        self.settled(&lost, |observer, count| observer.delete_failed(count));
+        if handles.is_empty() {
+            return Ok(Vec::new());
+        }
         let Remote { client, url, .. } = &*self.remote;
         match seconds {
             None => client.delete(url, &handles, limit).await,
@@ -266,7 +277,7 @@ impl Batch {
         }
         self.remaining = again;
         if !done.is_empty() {
-            self.lane().last_progress.set(Instant::now());
+            self.lane().progressed();
         }
         self.settled(&done, |observer, count| observer.deleted(count));
         self.settled(&refused, |observer, count| observer.delete_failed(count));
@@ -311,9 +322,13 @@ impl Drop for Batch {
     }
 }
 
-/// Whether to call again. A stranger's answer is likely a proxy's, and passes. So may missing credentials: there were
-/// some when the messages were received.
+/// Whether to call again. A stranger's answer is likely a proxy's, and passes. So may missing credentials, and bad ones:
+/// there were good ones when the messages were received, and expired ones are replaced a little later.
 fn may_pass(error: &Error) -> bool {
     use ErrorKind::*;
-    error.is_transient() || matches!(error.kind, NotSqs | NoCredentials | CredentialsFailed)
+    error.is_transient()
+        || matches!(
+            error.kind,
+            NotSqs | NoCredentials | CredentialsFailed | BadCredentials
+        )
 }

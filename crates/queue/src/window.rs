@@ -23,6 +23,8 @@ pub(crate) struct Window {
     size: usize,
     phase: Phase,
     round: Round,
+    /// When it was last halved because of throttling.
+    halved: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,7 @@ impl Window {
             size: first.clamp(1, most),
             phase: Phase::Growing { rate_before: 0.0 },
             round: Round::NEW,
+            halved: None,
         }
     }
 
@@ -103,8 +106,16 @@ impl Window {
         self.phase = Phase::Settled { look_again };
     }
 
-    /// The server asks to slow down.
-    pub(crate) fn throttled(&mut self, now: Instant) {
+    /// The server asks to slow down, in answer to a call sent at `sent`. Calls that were under way together are mostly
+    /// all told so, which counts once; and for a moment those that were sent right afterwards are, too.
+    pub(crate) fn throttled(&mut self, sent: Instant, now: Instant) {
+        if self
+            .halved
+            .is_some_and(|halved| sent <= halved + LOOK_AGAIN_AFTER)
+        {
+            return;
+        }
+        self.halved = Some(now);
         self.size = (self.size / 2).max(1);
         self.settle(now + LOOK_AGAIN_AFTER_THROTTLING);
         self.round = Round::NEW;
@@ -171,8 +182,16 @@ mod tests {
     fn throttling_halves_it_for_a_while() {
         let mut window = Window::new(1, 64);
         simulate(&mut window, |_| 0.010);
-        window.throttled(Instant::now() + Duration::from_secs(2));
-        assert_eq!(window.size(), 32);
+        let sent = Instant::now() + Duration::from_secs(2);
+        let told = |milliseconds| sent + Duration::from_millis(milliseconds);
+        for later in 10..74 {
+            window.throttled(sent, told(later));
+        }
+        assert_eq!(window.size(), 32, "all were under way together");
+        window.throttled(told(100), told(101));
+        assert_eq!(window.size(), 32, "sent right afterwards");
+        window.throttled(told(300), told(301));
+        assert_eq!(window.size(), 16);
         window.restart();
         assert_eq!(window.size(), 1);
     }

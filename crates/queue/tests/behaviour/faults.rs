@@ -1,5 +1,7 @@
 //! What receiving does when things go wrong.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use queue::{End, Error, ErrorKind, Io, Next, Receive};
@@ -308,4 +310,105 @@ fn without_an_end_a_hiccup_is_not_told() {
     let mut inlet = io.receive(&queue, endless(), body);
     server.send(1);
     assert_eq!(messages(&io, &mut inlet).len(), 1);
+}
+
+/// Polls that fail together are one failure.
+#[test]
+fn without_an_end_a_hiccup_of_many_polls_is_not_told() {
+    let server = Server::start();
+    server.send(3_000);
+    let mut broken = 0;
+    server.script(move |call| {
+        if call.action != "ReceiveMessage" {
+            return None;
+        }
+        if call.number > 60 && broken < 8 {
+            broken += 1;
+            return Some(Fault::Reset);
+        }
+        Some(Fault::Late(Duration::from_millis(30)))
+    });
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, endless(), body);
+    let mut taken = 0;
+    while taken < 3_000 {
+        taken += messages(&io, &mut inlet).len();
+    }
+}
+
+/// Polls that sleep between attempts do not keep others from being sent.
+#[test]
+fn a_queue_is_polled_as_soon_as_an_outage_is_over() {
+    let server = Server::start();
+    server.send(2_000);
+    server.script(|_| Some(Fault::Late(Duration::from_millis(20))));
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, endless(), body);
+    let mut taken = 0;
+    while taken < 1_000 {
+        taken += messages(&io, &mut inlet).len();
+    }
+    server.script(|_| Some(Fault::Answer(503, String::new())));
+    let pass = |inlet: &mut queue::Inlet<String>, time, look: &mut dyn FnMut()| {
+        let began = Instant::now();
+        while began.elapsed() < time {
+            while let Next::Messages(_) | Next::Failed(_) = inlet.next() {}
+            look();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    pass(&mut inlet, Duration::from_secs(15), &mut || {});
+    server.script(|_| None);
+    until("calm", || inlet.trouble().is_none());
+    let mut last_poll = Instant::now();
+    let mut longest = Duration::ZERO;
+    pass(&mut inlet, Duration::from_secs(12), &mut || {
+        if server.polls() > 0 {
+            last_poll = Instant::now();
+        }
+        longest = longest.max(last_poll.elapsed());
+    });
+    assert!(longest < Duration::from_secs(1), "no poll for {longest:?}");
+}
+
+#[test]
+fn a_burst_of_throttling_leaves_half_of_the_polls() {
+    let server = Server::start();
+    server.send(5_000);
+    let started = Arc::new(AtomicUsize::new(0));
+    let after = started.clone();
+    server.script(move |call| {
+        if call.action != "ReceiveMessage" {
+            return None;
+        }
+        if (100..132).contains(&call.number) {
+            return Some(Fault::Answer(400, error("RequestThrottled")));
+        }
+        if call.number >= 200 {
+            after.fetch_add(1, Ordering::SeqCst);
+        }
+        Some(Fault::Late(Duration::from_millis(100)))
+    });
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let how = Receive {
+        concurrency: 32,
+        ..endless()
+    };
+    let mut inlet = io.receive(&queue, how, body);
+    let (mut most, began) = (0, Instant::now());
+    while most == 0 || started.load(Ordering::SeqCst) < 60 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{most} polls");
+        io.acknowledge();
+        match inlet.next() {
+            Next::Messages(_) => {}
+            _ => wait(&io, Duration::from_millis(10)),
+        }
+        if started.load(Ordering::SeqCst) > 0 {
+            most = most.max(server.polls());
+        }
+    }
+    assert!((4..=16).contains(&most), "{most} polls");
 }

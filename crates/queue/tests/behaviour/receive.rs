@@ -371,6 +371,26 @@ fn fifo_order_is_kept_within_a_group() {
     assert_eq!(got, 60);
 }
 
+/// It takes 300 calls a second.
+#[test]
+fn a_fifo_queue_is_polled_by_sixteen_at_most() {
+    let server = Server::start();
+    for number in 0..1_500 {
+        server.send_to_group(Some(&format!("group {number}")));
+    }
+    server.script(|_| Some(Fault::Late(Duration::from_millis(50))));
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.fifo_url());
+    let how = Receive {
+        concurrency: 64,
+        ..at_most(1_500)
+    };
+    let mut inlet = io.receive(&queue, how, body);
+    assert_eq!(drain(&io, &mut inlet).0.len(), 1_500);
+    let most = server.most_in_flight("ReceiveMessage");
+    assert!((8..=16).contains(&most), "{most}");
+}
+
 #[test]
 fn a_fifo_receive_keeps_its_attempt_id_when_tried_again() {
     let server = Server::start();

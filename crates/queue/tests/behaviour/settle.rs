@@ -1,7 +1,7 @@
 //! Deleting, releasing, leaving.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use queue::{Fate, Hidden, Io, Receipt, Receive, Setup};
@@ -214,6 +214,67 @@ fn released_messages_are_visible_at_once() {
 }
 
 #[test]
+fn a_release_outlives_a_short_outage() {
+    let (server, io, _, receipts) = all_received(300);
+    let began = Instant::now();
+    server.script(move |_| {
+        let is_out = began.elapsed() < Duration::from_millis(1_500);
+        is_out.then(|| Fault::Answer(503, String::new()))
+    });
+    settle_all(&io, receipts, Fate::Release);
+    assert_eq!(server.visible(), 300);
+}
+
+#[test]
+fn a_release_is_given_up_after_some_time() {
+    let (server, io, _, receipts) = all_received(300);
+    server.script(|_| Some(Fault::Answer(503, String::new())));
+    let began = Instant::now();
+    settle_all(&io, receipts, Fate::Release);
+    let took = began.elapsed();
+    assert!(
+        took > Duration::from_secs(5) && took < Duration::from_secs(15),
+        "{took:?}"
+    );
+}
+
+/// They are released one batch after the other.
+#[test]
+fn a_batch_of_a_fifo_queue_that_cannot_be_released_costs_no_other() {
+    let server = Server::start();
+    for number in 0..100 {
+        server.send_to_group(Some(&format!("group {number}")));
+    }
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.fifo_url());
+    let mut inlet = io.receive(&queue, at_most(100), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    server.script(|call| {
+        let entries = call.body["Entries"].as_array()?;
+        let handle =
+            |entry: &serde_json::Value| entry["ReceiptHandle"].as_str().unwrap().to_owned();
+        let is_bad = entries
+            .iter()
+            .any(|entry| handle(entry).starts_with("handle-25-"));
+        is_bad.then(|| Fault::Answer(503, String::new()))
+    });
+    settle_all(&io, receipts(&messages), Fate::Release);
+    assert_eq!(server.visible(), 90);
+}
+
+#[test]
+fn deletes_wait_for_fresh_credentials() {
+    let (server, io, counts, receipts) = all_received(100);
+    let began = Instant::now();
+    server.script(move |_| {
+        let is_expired = began.elapsed() < Duration::from_secs(2);
+        is_expired.then(|| Fault::Answer(403, error("ExpiredToken")))
+    });
+    settle_all(&io, receipts, Fate::Delete);
+    assert_eq!(counts.get(), (100, 0));
+}
+
+#[test]
 fn an_answer_to_a_delete_that_stalls_is_given_up_after_five_seconds() {
     let (server, io, counts, receipts) = all_received(10);
     server.script(|call| (call.number == 0).then_some(Fault::Stall));
@@ -225,6 +286,70 @@ fn an_answer_to_a_delete_that_stalls_is_given_up_after_five_seconds() {
         "{took:?}"
     );
     assert_eq!(counts.get().0 + counts.get().1, 10);
+}
+
+/// `hidden_until` says what each was left with.
+#[test]
+fn messages_of_calls_with_different_timeouts_are_left_apart() {
+    let server = Server::start();
+    server.send(4);
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut all = Vec::new();
+    for seconds in [5, 600] {
+        let how = Receive {
+            visibility: Duration::from_secs(seconds),
+            ..at_most(2)
+        };
+        let mut inlet = io.receive(&queue, how, body);
+        all.extend(receipts(&drain(&io, &mut inlet).0));
+    }
+    settle_all(&io, all, Fate::Leave);
+    let mut left: Vec<(usize, u64)> = server
+        .calls("ChangeMessageVisibilityBatch")
+        .iter()
+        .map(|call| {
+            let seconds = &call.body["Entries"][0]["VisibilityTimeout"];
+            (call.entries(), seconds.as_u64().unwrap())
+        })
+        .collect();
+    left.sort();
+    assert_eq!(left, [(2, 5), (2, 600)]);
+}
+
+/// AWS may refuse a whole batch for one bad entry.
+#[test]
+fn a_handle_that_is_lost_costs_its_message_only() {
+    let server = Server::start();
+    server.send(4_000);
+    let files = Arc::new(Mutex::new(Vec::new()));
+    let opened = files.clone();
+    let open_file = move || {
+        let file = tempfile::tempfile()?;
+        opened.lock().unwrap().push(file.try_clone()?);
+        Ok(file)
+    };
+    let io = Io::start_with(Setup {
+        open_file: Some(Box::new(open_file)),
+        ..Setup::default()
+    })
+    .unwrap();
+    let (queue, counts) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, at_most(4_000), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    for file in files.lock().unwrap().iter() {
+        let length = file.metadata().unwrap().len();
+        file.set_len(length / 2).unwrap();
+    }
+    settle_all(&io, receipts(&messages), Fate::Delete);
+    let (deleted, failed) = counts.get();
+    assert_eq!(deleted + failed, 4_000);
+    assert!(deleted > 1_500 && failed > 500, "{deleted} {failed}");
+    for call in server.calls("DeleteMessageBatch") {
+        for entry in call.body["Entries"].as_array().unwrap() {
+            assert_ne!(entry["ReceiptHandle"], "");
+        }
+    }
 }
 
 #[test]
