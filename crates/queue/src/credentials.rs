@@ -17,6 +17,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::error::{Error, ErrorKind};
 use crate::examine::FoundCredentials;
+use crate::panics::{Panicked, caught_in};
 use crate::profile::{access_key_in_profile, standard_config};
 
 /// Others are looked for when those that are used are this close to their end.
@@ -176,8 +177,13 @@ impl CredentialSource {
 
 /// Looks for credentials, beside the calls that wait for them and can be cancelled.
 async fn load(source: Arc<Source>) {
-    let outcome = match timeout(LONGEST_LOAD, source.place.load()).await {
-        Ok(loaded) => loaded.map_err(|error| Error::of_credentials(&error)),
+    let loading = caught_in(async { source.place.load().await });
+    let outcome = match timeout(LONGEST_LOAD, loading).await {
+        Ok(Ok(loaded)) => loaded.map_err(|error| Error::of_credentials(&error)),
+        Ok(Err(Panicked)) => Err(Error::new(
+            ErrorKind::CredentialsFailed,
+            "the source of credentials panicked",
+        )),
         Err(_) => Err(no_answer(LONGEST_LOAD)),
     };
     if outcome.is_err() {
@@ -353,7 +359,7 @@ impl Load for WrittenDown {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
     /// Answers what the test has put there; hangs where that is nothing.
     #[derive(Clone, Default)]
@@ -362,6 +368,7 @@ mod tests {
     #[derive(Default)]
     struct Script {
         answer: Mutex<Option<Result<Duration, ()>>>,
+        panics: AtomicBool,
         loads: AtomicUsize,
         fresh_starts: AtomicUsize,
     }
@@ -384,7 +391,9 @@ mod tests {
         fn load(&self) -> Pin<Box<dyn Future<Output = provider::Result> + Send + '_>> {
             let number = self.0.loads.fetch_add(1, SeqCst) + 1;
             let answer = *self.0.answer.lock().unwrap();
+            let panics = self.0.panics.swap(false, SeqCst);
             Box::pin(async move {
+                assert!(!panics, "as scripted");
                 match answer {
                     Some(Ok(lifetime)) => {
                         let expiry = Some(SystemTime::now() + lifetime);
@@ -522,6 +531,19 @@ mod tests {
                 error.detail
             );
             assert_eq!(scripted.loads(), 1, "it goes on while calls give up");
+        });
+    }
+
+    #[test]
+    fn a_source_that_panics_is_asked_again() {
+        run(async {
+            let (scripted, source) = source();
+            scripted.answer(Ok(HOUR));
+            scripted.0.panics.store(true, SeqCst);
+            let error = source.ready().await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::CredentialsFailed);
+            let_pass(&source, RETRY_PAUSE);
+            assert_eq!(key(&source).await, "key 2");
         });
     }
 

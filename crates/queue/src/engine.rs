@@ -13,9 +13,9 @@ use tokio::select;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 
-use crate::calls::Calls;
+use crate::calls::{CallPermit, Calls};
 use crate::client::Client;
 use crate::extend_visibility::extend_visibility;
 use crate::handles::Store;
@@ -26,6 +26,9 @@ use crate::receipts::{Receipt, Receipts};
 use crate::remote::Remote;
 use crate::settle::{Fate, release_held_back, settle};
 use crate::shared::Shared;
+
+/// A call that found no file descriptor free is not made up for by another one for this long.
+const FEWER_CALLS_FOR: Duration = Duration::from_secs(10);
 
 /// Starts something of a type that only its sender knows.
 pub(crate) type Start = Box<dyn FnOnce(&Rc<Engine>) + Send>;
@@ -109,6 +112,14 @@ impl Engine {
                 engine.shared.set_fault(last_location());
                 engine.panicked.notify_one();
             }
+        });
+    }
+
+    /// The process may open no more files: there is to be a call less for some time.
+    pub(crate) fn make_do_without(self: &Rc<Engine>, permit: CallPermit) {
+        self.spawn(async move {
+            sleep(FEWER_CALLS_FOR).await;
+            drop(permit);
         });
     }
 

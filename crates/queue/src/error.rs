@@ -32,6 +32,8 @@ pub struct Error {
     pub detail: String,
     /// The same call may succeed at once.
     is_cured: bool,
+    /// No connection could be opened, since the process or the machine has as many open files as it may have.
+    lacks_files: bool,
 }
 
 /// What kind of trouble an [`Error`] is.
@@ -75,6 +77,7 @@ impl Error {
             kind,
             detail: printable(detail.as_ref()),
             is_cured: false,
+            lacks_files: false,
         }
     }
 
@@ -186,10 +189,15 @@ impl Error {
                 format!("no trusted connection to {host}: {why}"),
             );
         }
-        Error::new(
-            ErrorKind::Unreachable,
-            format!("cannot connect to {host}: {why}"),
-        )
+        Error {
+            lacks_files: has_io_cause(error, |io| {
+                matches!(io.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+            }),
+            ..Error::new(
+                ErrorKind::Unreachable,
+                format!("cannot connect to {host}: {why}"),
+            )
+        }
     }
 
     pub(crate) fn of_credentials(error: &CredentialsError) -> Error {
@@ -209,6 +217,11 @@ impl Error {
     /// is, or there may be fresher credentials.
     pub(crate) fn is_cured(&self) -> bool {
         self.is_cured
+    }
+
+    /// Whether fewer calls at once would have succeeded.
+    pub(crate) fn lacks_files(&self) -> bool {
+        self.lacks_files
     }
 }
 
@@ -242,10 +255,16 @@ fn is_clock_wrong(response: &HttpResponse) -> bool {
 /// Whether the failure to connect is one of TLS: rustls' errors are wrapped as invalid data, which nothing else about
 /// a new connection is.
 fn is_of_tls(error: &ConnectorError) -> bool {
+    has_io_cause(error, |io| io.kind() == io::ErrorKind::InvalidData)
+}
+
+/// Whether among the causes of a failure to connect is an error of the operating system, or one that is wrapped as such,
+/// of this kind.
+fn has_io_cause(error: &ConnectorError, is_so: impl Fn(&io::Error) -> bool) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = error.source();
     while let Some(error) = next {
         let io = error.downcast_ref::<io::Error>();
-        if io.is_some_and(|io| io.kind() == io::ErrorKind::InvalidData) {
+        if io.is_some_and(&is_so) {
             return true;
         }
         next = match io.and_then(io::Error::get_ref) {

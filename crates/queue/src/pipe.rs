@@ -144,6 +144,7 @@ impl<T> Pipe<T> {
     /// Nothing more will be added.
     pub(crate) fn finish(&self, outcome: Outcome) {
         self.lock().outcome.get_or_insert(outcome);
+        self.reader_has_enough.notify_waiters();
     }
 
     /// Whether anything put in now would come too late.
@@ -166,10 +167,19 @@ impl<T> Pipe<T> {
 
     /// Returns when no new poll is to be started any more.
     pub(crate) async fn reader_has_enough(&self) {
+        self.until(Pipe::has_enough).await;
+    }
+
+    /// Returns when anything put in would come too late.
+    pub(crate) async fn over(&self) {
+        self.until(Pipe::is_over).await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&Pipe<T>) -> bool) {
         loop {
             // It hears of what happens from here on, so nothing is missed between the look and the wait.
             let notified = self.reader_has_enough.notified();
-            if self.has_enough() {
+            if is_so(self) {
                 return;
             }
             notified.await;

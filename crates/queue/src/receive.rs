@@ -1,6 +1,7 @@
 //! Receives ahead: keeps polls in flight and hands what they bring to the other side.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::backoff::Backoff;
 use crate::batch::BATCH;
+use crate::calls::CallPermit;
 use crate::client::{ReceiveRequest, Response};
 use crate::engine::{Engine, PollUnderWay};
 use crate::error::{Error, ErrorKind};
@@ -310,7 +312,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         let mut failing_since: Option<Instant> = None;
         let mut backoff = self.backoff();
         while !self.starts_nothing() {
-            let permit = self.engine.calls.poll().await;
+            let mut permit = self.engine.calls.poll().await;
             if self.starts_nothing() {
                 break;
             }
@@ -322,9 +324,19 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                 Some(since) => fitting(wait, PATIENCE.saturating_sub(since.elapsed())),
             };
             let under_way = self.begin_poll();
-            let result = self.call(&request, limit).await;
+            let result = {
+                let mut call = pin!(self.call(&request, limit));
+                select! {
+                    biased;
+                    result = call.as_mut() => result,
+                    () = self.give_way(&mut permit) => call.await,
+                }
+            };
             let answered = Instant::now();
-            drop(permit);
+            match &result {
+                Err(error) if error.lacks_files() => self.engine.make_do_without(permit),
+                _ => drop(permit),
+            }
             match result {
                 Ok(response) => {
                     self.succeeded();
@@ -378,6 +390,12 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
             }
         }
         Ok(None)
+    }
+
+    /// Once nobody wants what it brings, a poll takes as little as it can from those of others.
+    async fn give_way(&self, permit: &mut CallPermit) {
+        self.pipe.over().await;
+        self.engine.calls.give_way(permit).await;
     }
 
     fn backoff(&self) -> Backoff {
@@ -535,7 +553,7 @@ fn fitting(wait: Duration, left: Duration) -> (Duration, Duration) {
 fn patience(error: &Error) -> Duration {
     match error.kind {
         _ if !error.is_transient() => Duration::ZERO,
-        ErrorKind::Unreachable => PATIENCE_UNREACHABLE,
+        ErrorKind::Unreachable if !error.lacks_files() => PATIENCE_UNREACHABLE,
         _ => PATIENCE,
     }
 }

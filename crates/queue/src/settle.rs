@@ -200,7 +200,7 @@ impl Batch {
         if self.fate != Fate::Delete {
             self.extensions_to_end().await;
         }
-        let _permit = self.engine.calls.settle().await;
+        let permit = self.engine.calls.settle().await;
         *sent = Instant::now();
         let (handles, lost, seconds) = {
             let receipts = self.engine.receipts.borrow();
@@ -212,14 +212,20 @@ impl Batch {
             return Ok(Vec::new());
         }
         let Remote { client, url, .. } = &*self.remote;
-        match seconds {
+        let result = match seconds {
             None => client.delete(url, &handles, limit).await,
             Some(seconds) => {
                 client
                     .change_visibility(url, &handles, seconds, limit)
                     .await
             }
+        };
+        if let Err(error) = &result
+            && error.lacks_files()
+        {
+            self.engine.make_do_without(permit);
         }
+        result
     }
 
     /// In seconds. All messages of a batch were received alike.

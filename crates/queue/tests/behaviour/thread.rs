@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use queue::{Fate, Io, Receive, Setup};
 
@@ -68,6 +68,78 @@ fn no_more_connections_are_open_than_allowed() {
     let (_, most) = server.connections();
     assert!(most > 4 && most <= 40, "{most}");
     assert_eq!(server.deleted(), 600);
+}
+
+#[test]
+fn polls_that_nobody_wants_any_more_keep_no_other_waiting() {
+    let (server, other) = (Server::start(), Server::start());
+    other.send(1);
+    // As at AWS, where a poll waits for long.
+    server.script(|_| Some(Fault::Late(Duration::from_millis(4_500))));
+    let io = Io::start_with(Setup {
+        connections: 4,
+        ..Setup::default()
+    })
+    .unwrap();
+    for number in 1..=2 {
+        let (queue, _) = queue_at(&server.url());
+        let inlet = io.receive(&queue, at_most(10), body);
+        until("a poll", || server.polls() == number);
+        drop(inlet);
+    }
+    let (queue, _) = queue_at(&other.url());
+    let how = Receive {
+        wait: Duration::ZERO,
+        ..at_most(1)
+    };
+    let began = Instant::now();
+    let mut inlet = io.receive(&queue, how, body);
+    assert_eq!(drain(&io, &mut inlet).0.len(), 1);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// Run by the next test, in a process of its own, for its limit on open files.
+#[test]
+#[ignore = "part of a_call_makes_do_with_the_files_that_it_may_open"]
+fn receive_with_few_files() {
+    let io = Io::start().unwrap();
+    let (queue, counts) = queue_at(&std::env::var("QUEUE_URL").unwrap());
+    let open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    let limit = libc::rlimit {
+        rlim_cur: open + 12,
+        rlim_max: open + 12,
+    };
+    // SAFETY: the limit lives across the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    let how = Receive {
+        concurrency: 64,
+        ..at_most(3_000)
+    };
+    let mut inlet = io.receive(&queue, how, body);
+    let (messages, outcome) = drain(&io, &mut inlet);
+    assert!(matches!(outcome, Outcome::End(_)), "{outcome:?}");
+    assert_eq!(messages.len(), 3_000);
+    settle_all(&io, receipts(&messages), Fate::Delete);
+    assert_eq!(counts.get(), (3_000, 0));
+}
+
+#[test]
+fn a_call_makes_do_with_the_files_that_it_may_open() {
+    let server = Server::start();
+    server.send(3_000);
+    server.script(|_| Some(Fault::Late(Duration::from_millis(400))));
+    let run = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "thread::receive_with_few_files", "--ignored"])
+        .env("QUEUE_URL", server.url())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success(), "{said}");
+    assert!(said.contains("1 passed"), "{said}");
+    let (_, most) = server.connections();
+    assert!((4..=16).contains(&most), "{most}");
+    assert_eq!(server.deleted(), 3_000);
 }
 
 #[test]
