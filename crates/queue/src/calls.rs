@@ -52,6 +52,10 @@ impl Calls {
         }
     }
 
+    pub(crate) fn most(&self) -> usize {
+        self.most.get()
+    }
+
     /// Waits for its turn to poll.
     pub(crate) async fn poll(&self) -> CallPermit {
         // They are never closed, so there always is a permit.

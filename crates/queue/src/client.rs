@@ -231,6 +231,7 @@ impl Client {
         let mut is_first = true;
         loop {
             let generation = connected.credentials.ready().await?;
+            let _under_way = self.http.sockets.begin_call();
             let exchange = Exchange::new(self.http.budget.clone());
             // The SDK's futures are large, and dozens of them wait for answers. It is made where it stays.
             let answer = Box::pin(watched(exchange.clone(), async {

@@ -87,6 +87,7 @@ impl Engine {
 
     /// Carries out commands until it is told to shut down, or something panics. Returns whether everything was done.
     pub(crate) async fn run(self: &Rc<Engine>, mut commands: UnboundedReceiver<Command>) -> bool {
+        self.http.sockets.allow(self.calls.most());
         self.spawn(extend_visibility(self.clone()));
         loop {
             select! {
@@ -95,12 +96,17 @@ impl Engine {
                 command = commands.recv() => match command {
                     Some(Command::Start(start)) => start(self),
                     Some(Command::Settle(receipts, fate)) => settle(self, receipts, fate),
-                    Some(Command::AllowConnections(most)) => self.calls.allow(most),
+                    Some(Command::AllowConnections(most)) => self.allow_connections(most),
                     Some(Command::ShutDown { deadline }) => return self.shut_down(deadline).await,
                     None => return false,
                 },
             }
         }
+    }
+
+    fn allow_connections(&self, most: usize) {
+        self.calls.allow(most);
+        self.http.sockets.allow(self.calls.most());
     }
 
     /// Runs `task` beside everything else. A panic in it ends the thread: half of what it does for messages
@@ -149,6 +155,9 @@ impl Engine {
         }
         let client = Rc::new(Client::new(queue.endpoint(), self.http.clone()));
         clients.push(client.clone());
+        if clients.len() > 1 {
+            self.http.sockets.go_to_several_hosts();
+        }
         client
     }
 

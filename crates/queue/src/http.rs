@@ -5,7 +5,6 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use aws_smithy_http_client::pool::{Builder, Client as PooledClient, ConnectionPool};
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -27,10 +26,8 @@ use tokio::net::lookup_host;
 
 use crate::answer::{Budget, Exchange};
 use crate::error::{Error, ErrorKind, with_causes};
+use crate::sockets::{LONGEST_IDLE, Sockets};
 use crate::url::Origin;
-
-/// Servers close connections that are idle for longer than a minute or so; each is an open file meanwhile.
-const LONGEST_IDLE: Duration = Duration::from_secs(20);
 
 tokio::task_local! {
     /// The call that a task is making. The SDK reads the answer in the task that called.
@@ -47,6 +44,7 @@ pub(crate) async fn watched<F: Future>(exchange: Arc<Exchange>, call: F) -> F::O
 #[derive(Default)]
 pub(crate) struct Http {
     pub budget: Arc<Budget>,
+    pub sockets: Sockets,
     aws: OnceCell<SharedHttpClient>,
     tls: OnceCell<SharedHttpClient>,
     plain: OnceCell<SharedHttpClient>,
@@ -58,33 +56,37 @@ impl Http {
         if origin.is_aws() {
             self.aws()
         } else if origin.is_encrypted() {
-            kept(&self.tls, || pool(ProxyConfig::disabled()))
+            kept(&self.tls, || self.pool(ProxyConfig::disabled()))
         } else {
             // The builder hides it from its documentation, not from its users: "for explicit cleartext endpoints".
             kept(&self.plain, || {
-                builder().build_http().map_err(|error| internal(&error))
+                let pool = self.builder().build_http();
+                pool.map_err(|error| internal(&error))
             })
         }
     }
 
     /// The client that calls AWS: through the proxy that `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` name.
     pub(crate) fn aws(&self) -> Result<SharedHttpClient, Error> {
-        kept(&self.aws, || pool(ProxyConfig::from_env()))
+        kept(&self.aws, || self.pool(ProxyConfig::from_env()))
     }
-}
 
-fn pool(proxies: ProxyConfig) -> Result<ConnectionPool, Error> {
-    builder()
-        .proxy_config(proxies)
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https()
-        .map_err(|error| internal(&error))
-}
+    fn pool(&self, proxies: ProxyConfig) -> Result<ConnectionPool, Error> {
+        self.builder()
+            .proxy_config(proxies)
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https()
+            .map_err(|error| internal(&error))
+    }
 
-fn builder() -> Builder {
-    ConnectionPool::builder()
-        .idle_timeout(LONGEST_IDLE)
-        .dns_resolver(Resolver)
+    fn builder(&self) -> Builder {
+        ConnectionPool::builder()
+            .idle_timeout(LONGEST_IDLE)
+            .time_source(self.sockets.clone())
+            .sleep_impl(self.sockets.clone())
+            .event_listener(self.sockets.clone())
+            .dns_resolver(Resolver)
+    }
 }
 
 fn kept(

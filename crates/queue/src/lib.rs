@@ -73,6 +73,7 @@ mod receive;
 mod remote;
 mod settle;
 mod shared;
+mod sockets;
 mod thread;
 mod url;
 mod wake;

@@ -70,6 +70,31 @@ fn no_more_connections_are_open_than_allowed() {
     assert_eq!(server.deleted(), 600);
 }
 
+/// Idle ones to other hosts included.
+#[test]
+fn no_more_connections_are_open_to_several_hosts_than_allowed() {
+    let servers = [(); 3].map(|()| Server::start());
+    let io = Io::start_with(Setup {
+        connections: 16,
+        ..Setup::default()
+    })
+    .unwrap();
+    for server in &servers {
+        server.send(1_000);
+        server.script(|_| Some(Fault::Late(Duration::from_millis(10))));
+        let (queue, _) = queue_at(&server.url());
+        let how = Receive {
+            concurrency: 64,
+            ..at_most(1_000)
+        };
+        let mut inlet = io.receive(&queue, how, body);
+        let (messages, _) = drain(&io, &mut inlet);
+        settle_all(&io, receipts(&messages), Fate::Delete);
+        let open: usize = servers.iter().map(|server| server.connections().0).sum();
+        assert!(open <= 16, "{open}");
+    }
+}
+
 #[test]
 fn polls_that_nobody_wants_any_more_keep_no_other_waiting() {
     let (server, other) = (Server::start(), Server::start());
