@@ -25,6 +25,14 @@ const FEWEST_CONNECTIONS: usize = 4;
 /// Connections for each poll: another one deletes what it brought.
 const CONNECTIONS_A_POLL: usize = 2;
 
+/// Connections for what is held, one for so many responses of up to ten messages: at 80 ms a call they are extended within
+/// half of half a minute.
+const RESPONSES_A_CONNECTION: usize = 100;
+
+/// When Postgres has not as many files to give as are wanted, it is asked again after so long. To be asked is not free:
+/// it closes files of its own, which may be in use.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
 /// The most connections to ask for. With the default of `max_files_per_process`, Postgres agrees to some 300.
 const MOST_CONNECTIONS: usize = 512;
 
@@ -32,6 +40,8 @@ thread_local! {
     static IO: RefCell<Option<Io>> = const { RefCell::new(None) };
     /// Connections that have been reported to Postgres.
     static CONNECTIONS: Cell<usize> = const { Cell::new(0) };
+    /// When Postgres last had fewer to give than were wanted.
+    static REFUSED: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Runs `work` with the I/O thread, starting the thread first if necessary.
@@ -66,14 +76,21 @@ fn start() -> std::io::Result<Io> {
 
 /// Allows the I/O thread the connections that it can use, as far as Postgres agrees to them.
 fn allow_connections(io: &Io) {
-    let wanted = settings::receive_concurrency() * CONNECTIONS_A_POLL;
+    let to_receive = settings::receive_concurrency() * CONNECTIONS_A_POLL;
+    let wanted = to_receive.max(io.responses_held() / RESPONSES_A_CONNECTION);
     let more = wanted
         .min(MOST_CONNECTIONS)
         .saturating_sub(CONNECTIONS.get());
-    if more == 0 {
+    let was_refused = REFUSED
+        .get()
+        .is_some_and(|at| at.elapsed() < ASK_AGAIN_AFTER);
+    if more == 0 || was_refused {
         return;
     }
     let granted = open_files::acquire(more);
+    if granted < more {
+        REFUSED.set(Some(Instant::now()));
+    }
     if granted > 0 {
         let connections = CONNECTIONS.get() + granted;
         CONNECTIONS.set(connections);

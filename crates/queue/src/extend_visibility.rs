@@ -31,6 +31,8 @@ pub(crate) async fn extend_visibility(engine: Rc<Engine>) {
             () = sleep(ROUND) => {}
             () = engine.overdue.notified() => {}
         }
+        let responses = engine.receipts.borrow().responses();
+        engine.shared.set_responses_held(responses);
         let mut due = engine.receipts.borrow().due(Instant::now());
         while !due.is_empty() {
             let Ok(permit) = calls.clone().acquire_owned().await else {

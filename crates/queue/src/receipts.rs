@@ -312,6 +312,10 @@ impl Receipts {
         self.held.is_empty()
     }
 
+    pub(crate) fn responses(&self) -> usize {
+        self.held.len()
+    }
+
     /// Every message whose owner has not said yet what is to become of it.
     pub(crate) fn owned(&self) -> Vec<Receipt> {
         self.held

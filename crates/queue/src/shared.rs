@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::left::Left;
 use crate::wake::Wake;
@@ -12,6 +12,7 @@ pub(crate) struct Shared {
     pub left: Left,
     open: AtomicBool,
     unsettled: AtomicU64,
+    responses_held: AtomicUsize,
     fault: OnceLock<String>,
 }
 
@@ -22,6 +23,7 @@ impl Shared {
             left: Left::default(),
             open: AtomicBool::new(true),
             unsettled: AtomicU64::new(0),
+            responses_held: AtomicUsize::new(0),
             fault: OnceLock::new(),
         })
     }
@@ -45,6 +47,14 @@ impl Shared {
     pub(crate) fn set_fault(&self, location: String) {
         // The first one counts: others follow from it.
         let _ = self.fault.set(location);
+    }
+
+    pub(crate) fn responses_held(&self) -> usize {
+        self.responses_held.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_responses_held(&self, responses: usize) {
+        self.responses_held.store(responses, Ordering::Relaxed);
     }
 
     pub(crate) fn unsettled(&self) -> u64 {

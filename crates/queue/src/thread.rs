@@ -108,6 +108,11 @@ impl Io {
         let _ = self.commands.send(Command::AllowConnections(most));
     }
 
+    /// Responses some of whose messages are held: each takes a call to extend. As of a quarter of a second ago.
+    pub fn responses_held(&self) -> usize {
+        self.shared.responses_held()
+    }
+
     /// Starts receiving. `decode` runs on the I/O thread, on each body, which goes nowhere else. A panic in it
     /// is caught, prints nothing, and leaves the message in the queue until its visibility timeout ends: were it
     /// released at once, it would come back at once, for ever.

@@ -100,6 +100,20 @@ fn much_that_is_held_stays_hidden_at_a_slow_server() {
     hidden_for(&server, Duration::from_secs(9));
 }
 
+/// Their owner allows connections accordingly.
+#[test]
+fn how_many_responses_are_held_is_known() {
+    let server = Server::start();
+    server.send(95);
+    let io = Io::start().unwrap();
+    let (queue, _) = queue_at(&server.url());
+    let mut inlet = io.receive(&queue, at_most(95), body);
+    let (messages, _) = drain(&io, &mut inlet);
+    until("ten", || io.responses_held() == 10);
+    settle_all(&io, receipts(&messages), Fate::Delete);
+    until("none", || io.responses_held() == 0);
+}
+
 #[test]
 fn a_failed_extension_is_tried_again() {
     let server = Server::start();
