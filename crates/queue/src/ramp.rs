@@ -57,7 +57,7 @@ impl Ramp {
             self.has_backlog = false;
             self.window.restart();
         } else if self.has_backlog {
-            self.window.answered(got, sent, Instant::now());
+            self.window.answered(got, is_full, sent, Instant::now());
         }
     }
 

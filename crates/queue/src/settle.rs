@@ -148,7 +148,7 @@ async fn carry_out(mut batch: Batch) {
     lane.calls.set(lane.calls.get() - 1);
     if !lane.pending.borrow().is_empty() {
         let mut window = lane.window.borrow_mut();
-        window.answered(messages, began, Instant::now());
+        window.answered(messages, true, began, Instant::now());
     }
     start_calls(&engine, &remote, fate);
 }

@@ -3,17 +3,26 @@
 //! Nobody knows beforehand what a queue and a machine give. At AWS a call takes milliseconds whatever else is under
 //! way, and a hundred calls bring a hundred times as much as one; an emulator on the same machine does one thing at a
 //! time, and more calls only wait for each other. So the window doubles for as long as that brings more, round by
-//! round, and looks again now and then whether it would.
+//! round, and looks again now and then whether it would. Where calls bring little each, it looks whether half as many
+//! bring as much: after a burst, a trickle of messages would keep as many calls waiting.
 
 use std::time::{Duration, Instant};
+
+use crate::batch::BATCH;
 
 /// How much more twice as many calls must bring to be worth it. They would bring twice as much, if the first round
 /// did not begin with the answers to the calls before.
 const WORTH_IT: f64 = 1.1;
 
+/// Half as many calls bring half as much, if each brings what it can, and as much, if they wait for messages: which of
+/// the two is told by this.
+const STILL_ENOUGH: f64 = 0.75;
+
 /// How soon to look again whether more calls bring more, and how soon after being told to slow down.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 const LOOK_AGAIN_AFTER_THROTTLING: Duration = Duration::from_secs(5);
+/// How soon to look again whether half as many are enough.
+const LOOK_AGAIN_AFTER_SHRINKING: Duration = Duration::from_secs(5);
 
 /// The number of calls that may be in flight.
 #[derive(Debug)]
@@ -25,12 +34,16 @@ pub(crate) struct Window {
     round: Round,
     /// When it was last halved because of throttling.
     halved: Option<Instant>,
+    /// Half as many turned out to be too few, which is not tried again before.
+    no_fewer_until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     /// It has just doubled; before, this many messages arrived a second.
     Growing { rate_before: f64 },
+    /// It has just been halved, as calls brought little each; before, this many messages arrived a second.
+    Shrinking { rate_before: f64 },
     /// More calls did not bring more, or are not wanted, until then.
     Settled { look_again: Instant },
 }
@@ -40,6 +53,8 @@ enum Phase {
 struct Round {
     began: Option<Instant>,
     calls: usize,
+    /// Calls that brought all they could.
+    full: usize,
     messages: usize,
 }
 
@@ -47,8 +62,13 @@ impl Round {
     const NEW: Round = Round {
         began: None,
         calls: 0,
+        full: 0,
         messages: 0,
     };
+
+    fn is_sparse(&self) -> bool {
+        self.full == 0 && self.messages < self.calls * BATCH / 2
+    }
 }
 
 impl Window {
@@ -62,6 +82,7 @@ impl Window {
             phase: Phase::Growing { rate_before: 0.0 },
             round: Round::NEW,
             halved: None,
+            no_fewer_until: None,
         }
     }
 
@@ -70,10 +91,11 @@ impl Window {
     }
 
     /// A call has ended that was sent at `sent`, while there is work for all that the window allows, and dealt with so
-    /// many messages.
-    pub(crate) fn answered(&mut self, messages: usize, sent: Instant, now: Instant) {
+    /// many messages, which may be all that it could.
+    pub(crate) fn answered(&mut self, messages: usize, is_full: bool, sent: Instant, now: Instant) {
         let began = *self.round.began.get_or_insert(sent);
         self.round.calls += 1;
+        self.round.full += usize::from(is_full);
         self.round.messages += messages;
         if self.round.calls < self.size {
             return;
@@ -93,13 +115,30 @@ impl Window {
                 self.size = (self.size / 2).max(1);
                 self.settle(now + LOOK_AGAIN_AFTER);
             }
+            Phase::Shrinking { rate_before } if rate < rate_before * STILL_ENOUGH => {
+                // Each call brings what it can, so even more may be better.
+                self.size = (self.size * 2).min(self.most);
+                self.phase = Phase::Growing { rate_before: 0.0 };
+                self.no_fewer_until = Some(now + LOOK_AGAIN_AFTER_SHRINKING);
+            }
+            Phase::Shrinking { .. } => self.settle(now),
             Phase::Settled { look_again } if now < look_again => {}
+            Phase::Settled { .. } if self.may_shrink(now) => {
+                self.size /= 2;
+                self.phase = Phase::Shrinking { rate_before: rate };
+            }
             _ if self.size == self.most => self.settle(now + LOOK_AGAIN_AFTER),
             _ => {
                 self.size = (self.size * 2).min(self.most);
                 self.phase = Phase::Growing { rate_before: rate };
             }
         }
+    }
+
+    fn may_shrink(&self, now: Instant) -> bool {
+        self.size > 1
+            && self.round.is_sparse()
+            && self.no_fewer_until.is_none_or(|until| now >= until)
     }
 
     fn settle(&mut self, look_again: Instant) {
@@ -149,7 +188,7 @@ mod tests {
                 .unwrap();
             let (answered, sent) = calls.swap_remove(next);
             now = answered;
-            window.answered(10, at(sent), at(now));
+            window.answered(10, true, at(sent), at(now));
         }
         (window.size(), largest)
     }
@@ -176,6 +215,58 @@ mod tests {
         let mut window = Window::new(1, 256);
         let (size, largest) = simulate(&mut window, busy);
         assert!(size >= 16 && largest <= 64, "{size}, {largest}");
+    }
+
+    /// As long a time as it takes, from `start` on, to answer so many calls that bring `messages` each.
+    fn answer(
+        window: &mut Window,
+        calls: usize,
+        messages: usize,
+        start: Instant,
+        time_of_one: impl Fn(usize) -> f64,
+    ) -> Instant {
+        let mut now = start;
+        for _ in 0..calls {
+            let sent = now;
+            now += Duration::from_secs_f64(time_of_one(window.size()));
+            window.answered(messages, false, sent, now);
+        }
+        now
+    }
+
+    #[test]
+    fn it_shrinks_when_a_burst_is_over_and_messages_trickle() {
+        let mut window = Window::new(1, 128);
+        let start = Instant::now();
+        assert_eq!(simulate(&mut window, |_| 0.010).0, 128);
+        // Fifty messages a second, however many calls wait for them.
+        answer(
+            &mut window,
+            1_500,
+            1,
+            start + Duration::from_secs(2),
+            |_| 0.020,
+        );
+        assert!(window.size() <= 4, "{}", window.size());
+        // A backlog of which each call brings a little.
+        let later = start + Duration::from_secs(60);
+        answer(&mut window, 20_000, 3, later, |size| 0.020 / size as f64);
+        assert!(window.size() >= 64, "{}", window.size());
+    }
+
+    #[test]
+    fn it_does_not_shrink_while_more_calls_bring_more_though_little_each() {
+        let mut window = Window::new(1, 128);
+        let mut now = Instant::now() + Duration::from_secs(2);
+        assert_eq!(simulate(&mut window, |_| 0.010).0, 128);
+        let mut sizes = Vec::new();
+        for _ in 0..200 {
+            now = answer(&mut window, 100, 3, now, |size| 0.020 / size as f64);
+            sizes.push(window.size());
+        }
+        assert!(sizes.iter().all(|size| *size >= 64), "{sizes:?}");
+        let small = sizes.iter().filter(|size| **size < 128).count();
+        assert!(small <= 10, "{small} of {}", sizes.len());
     }
 
     #[test]
