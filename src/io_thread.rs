@@ -25,8 +25,8 @@ const FEWEST_CONNECTIONS: usize = 4;
 /// Connections for each poll: another one deletes what it brought.
 const CONNECTIONS_A_POLL: usize = 2;
 
-/// Connections for what is held, one for so many responses of up to ten messages: at 80 ms a call they are extended within
-/// half of half a minute.
+/// Connections for what is held, one for so many responses of up to ten messages: at 80 ms a call they are extended
+/// within half of half a minute.
 const RESPONSES_A_CONNECTION: usize = 100;
 
 /// When Postgres has not as many files to give as are wanted, it is asked again after so long. To be asked is not free:

@@ -9,8 +9,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// calls.
 const SHARE_OF_POLLS: (usize, usize) = (1, 2);
 
-/// The share that polls may take beside these whose messages nobody wants any more: they cannot be ended, and others need
-/// not wait for them.
+/// The share that polls whose messages nobody wants any more may take beside others: they cannot be ended, and others
+/// need not wait for them.
 const SHARE_OF_UNWANTED_POLLS: (usize, usize) = (1, 4);
 
 /// Calls that may be under way at once.

@@ -200,10 +200,10 @@ impl Engine {
         }
     }
 
-    /// Releases everything that is held and finishes what was begun. Polls that may be about to bring messages are given
-    /// the time to do so first. A poll that has waited for longer is waiting at an empty queue: nothing is gained by
-    /// waiting with it. But it may take what is released; so what it brings then is released again, once, after all polls
-    /// were dropped.
+    /// Releases everything that is held and finishes what was begun. Polls that may be about to bring messages are
+    /// given the time to do so first. A poll that has waited for longer is waiting at an empty queue: nothing is gained
+    /// by waiting with it. But it may take what is released; so what it brings then is released again, once, after all
+    /// polls were dropped.
     async fn finish(self: &Rc<Engine>) {
         self.young_polls(None).await;
         self.may_release.set(true);

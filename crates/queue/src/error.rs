@@ -258,8 +258,7 @@ fn is_of_tls(error: &ConnectorError) -> bool {
     has_io_cause(error, |io| io.kind() == io::ErrorKind::InvalidData)
 }
 
-/// Whether among the causes of a failure to connect is an error of the operating system, or one that is wrapped as such,
-/// of this kind.
+/// Whether among the causes of a failure to connect is such an error of the operating system, or one wrapped as such.
 fn has_io_cause(error: &ConnectorError, is_so: impl Fn(&io::Error) -> bool) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = error.source();
     while let Some(error) = next {

@@ -161,8 +161,8 @@ struct Receiver<T, D> {
     unwanted: RefCell<Vec<Receipt>>,
     /// Answers take long to arrive.
     is_slow: Cell<bool>,
-    /// A message of an answer that arrived so late that it has to be extended before the next poll, which would bring it
-    /// again.
+    /// A message of an answer that arrived so late that it has to be extended before the next poll, which would bring
+    /// it again.
     late: Cell<Option<Receipt>>,
     /// Polls are answered again after an outage: those that pause need not any longer.
     recovered: Notify,

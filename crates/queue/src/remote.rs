@@ -119,8 +119,8 @@ impl Lane {
         self.failures.set(0);
     }
 
-    /// A batch that `began` then ran out of patience, in a call that still counts: whether those that wait would fare no
-    /// better. Where nothing ran beside it, it may be the batch, so one more is tried.
+    /// A batch that `began` then ran out of patience, in a call that still counts: whether those that wait would fare
+    /// no better. Where nothing ran beside it, it may be the batch, so one more is tried.
     pub(crate) fn is_hopeless(&self, began: Instant) -> bool {
         self.failures.set(self.failures.get() + 1);
         let was_alone = self.calls.get() == 1;

@@ -328,8 +328,8 @@ impl Drop for Batch {
     }
 }
 
-/// Whether to call again. A stranger's answer is likely a proxy's, and passes. So may missing credentials, and bad ones:
-/// there were good ones when the messages were received, and expired ones are replaced a little later.
+/// Whether to call again. A stranger's answer is likely a proxy's, and passes. So may missing credentials, and bad
+/// ones: there were good ones when the messages were received, and expired ones are replaced a little later.
 fn may_pass(error: &Error) -> bool {
     use ErrorKind::*;
     error.is_transient()

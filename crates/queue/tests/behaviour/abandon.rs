@@ -9,19 +9,22 @@ use crate::server::{Fault, Server};
 
 /// A receive at the end of a backlog: its many polls wait at the empty queue, and five messages are held.
 fn many_polls_wait(server: &Server, io: &Io) -> (Inlet<String>, Vec<Receipt>) {
-    server.script(|call| {
-        let is_poll = call.action == "ReceiveMessage";
-        is_poll.then_some(Fault::Late(Duration::from_millis(100)))
+    const CALLS: usize = 64;
+    server.send(CALLS * 10);
+    server.script(|call| match call.action.as_str() {
+        "ReceiveMessage" if call.number < CALLS => Some(Fault::Late(Duration::from_millis(50))),
+        // As long as they may, so that they wait when the test gets there.
+        "ReceiveMessage" => Some(Fault::Wait(4)),
+        _ => None,
     });
-    server.send(3_000);
     let (queue, _) = queue_at(&server.url());
     let how = Receive {
-        concurrency: 64,
+        concurrency: 32,
         ..endless()
     };
     let mut inlet = io.receive(&queue, how, body);
     let (mut taken, mut held) = (0, Vec::new());
-    while taken < 3_000 {
+    while taken < CALLS * 10 {
         let mut receipts = receipts(&messages(io, &mut inlet));
         taken += receipts.len();
         while held.len() < 5 {
@@ -30,7 +33,6 @@ fn many_polls_wait(server: &Server, io: &Io) -> (Inlet<String>, Vec<Receipt>) {
         io.settle(receipts, Fate::Delete);
     }
     until("deleted", || io.unsettled() == 0);
-    server.script(|_| None);
     assert!(server.polls() > 4, "{} polls wait", server.polls());
     (inlet, held)
 }
@@ -48,8 +50,7 @@ fn messages_released_after_a_cancel_do_not_go_from_poll_to_poll() {
     let (inlet, held) = many_polls_wait(&server, &io);
     drop(inlet);
     io.settle(held, Fate::Release);
-    until("released", || io.unsettled() == 0 && server.visible() == 5);
-    std::thread::sleep(Duration::from_millis(1_200));
+    until("released", || io.unsettled() == 0 && server.polls() == 0);
     assert_eq!(server.visible(), 5);
     assert_eq!(receive_counts(&server), [1; 5]);
 }
@@ -59,10 +60,11 @@ fn messages_released_at_the_end_of_the_thread_do_not_go_from_poll_to_poll() {
     let server = Server::start();
     let io = Io::start().unwrap();
     let (_inlet, _held) = many_polls_wait(&server, &io);
-    std::thread::sleep(Duration::from_millis(100));
+    // No poll is likely to bring something any more.
+    std::thread::sleep(Duration::from_millis(600));
     let began = Instant::now();
     assert!(io.shut_down(Duration::from_secs(5)));
-    assert!(began.elapsed() < Duration::from_secs(1));
+    assert!(began.elapsed() < Duration::from_secs(2));
     let counts = receive_counts(&server);
     assert!(counts.iter().all(|count| *count <= 2), "{counts:?}");
     until("visible", || server.visible() == 5);
@@ -78,6 +80,6 @@ fn what_the_polls_of_a_dropped_inlet_bring_is_released_once() {
     server.send(5);
     until("brought", || receive_counts(&server) == [1; 5]);
     until("released", || server.visible() == 5);
-    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(server.polls(), 0);
     assert_eq!(receive_counts(&server), [1; 5]);
 }

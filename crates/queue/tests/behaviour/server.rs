@@ -64,6 +64,8 @@ pub enum Fault {
     CarryOutAndReset,
     /// Carries it out after a while.
     Late(Duration),
+    /// Carries it out, but waits for so many seconds, whatever was asked.
+    Wait(u64),
     /// Carries it out, but gives no more messages than this.
     AtMost(u64),
     /// Carries it out after a while even if the caller has gone by then, as LocalStack does.
@@ -341,6 +343,11 @@ async fn answer(
         }
         Some(Fault::Late(delay)) => {
             tokio::time::sleep(delay).await;
+            Ok(ok(carry_out(&state, &call).await))
+        }
+        Some(Fault::Wait(seconds)) => {
+            let mut call = call;
+            call.body["WaitTimeSeconds"] = json!(seconds);
             Ok(ok(carry_out(&state, &call).await))
         }
         Some(Fault::AtMost(most)) => {
