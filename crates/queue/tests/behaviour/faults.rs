@@ -160,6 +160,16 @@ fn a_message_with_an_odd_body_costs_no_other() {
     assert_eq!(bodies, ["", "", "good"]);
 }
 
+/// SQS accepts no such body, and the SDK reads no such answer.
+#[test]
+fn an_answer_with_a_lone_surrogate_is_not_one_of_sqs() {
+    let answer = r#"{"Messages":[{"MessageId":"a","ReceiptHandle":"a","Body":"\ud800"}]}"#;
+    let (error, took) = failure(move || Fault::Answer(200, answer.to_owned()));
+    assert_eq!(error.kind, ErrorKind::NotSqs);
+    assert!(!error.detail.contains("ud800"), "{}", error.detail);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
 #[test]
 fn a_server_that_is_not_there_is_given_up_soon() {
     let io = Io::start().unwrap();

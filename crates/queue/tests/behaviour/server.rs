@@ -196,17 +196,14 @@ impl Server {
     }
 
     pub fn visible(&self) -> usize {
-        self.messages()
-            .iter()
-            .filter(|message| message.is_visible())
-            .count()
+        let state = self.state.lock().unwrap();
+        let visible = state.messages.iter().filter(|m| m.is_visible());
+        visible.count()
     }
 
     pub fn deleted(&self) -> usize {
-        self.messages()
-            .iter()
-            .filter(|message| message.deleted)
-            .count()
+        let state = self.state.lock().unwrap();
+        state.messages.iter().filter(|m| m.deleted).count()
     }
 
     pub fn calls(&self, action: &str) -> Vec<Call> {
