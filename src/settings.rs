@@ -230,7 +230,8 @@ fn receiving() {
          more calls bring more messages.",
         &RECEIVE_CONCURRENCY,
         1,
-        1_024,
+        // Half of the I/O thread's connections: the other half deletes what polls bring.
+        256,
         GucContext::Userset,
         GucFlags::default(),
     );
