@@ -187,14 +187,14 @@ fn said(failure: Failure) -> Said {
                 .hint(format!("It must be {range}."))
         }
         NotAQueueUrl(why) => Said::new(ERRCODE_INVALID_PARAMETER_VALUE, "not the URL of an SQS queue")
-            .detail(why.to_string())
+            .detail(sentence(&why.to_string()))
             .hint(
                 "A queue URL looks like https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue; \
                  \"aws sqs get-queue-url --queue-name login-queue\" prints it.",
             ),
         BadEndpoint(why) => {
             Said::new(ERRCODE_INVALID_PARAMETER_VALUE, "invalid user_logins_sqs.endpoint_url or user_logins_sqs.region")
-                .detail(why.to_string())
+                .detail(sentence(&why.to_string()))
                 .hint("An endpoint is a scheme and a host, such as https://sqs.eu-west-1.amazonaws.com.")
         }
         QueueNotAllowed { queue } => {
@@ -264,7 +264,7 @@ fn said(failure: Failure) -> Said {
         }
         NoPolicy { table } => Said::new(
             ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("row-level security policies of table {table} allow no INSERT by the current user"),
+            format!("row-level security policies of table {table} do not allow the current user to INSERT"),
         )
         .detail("Rows are inserted with the rights of the caller. Nothing was received.")
         .hint(format!("Ask the table's owner to CREATE POLICY ... ON {table} FOR INSERT.")),
@@ -342,7 +342,7 @@ fn said(failure: Failure) -> Said {
         .detail("Workers run as the role that a row of sqs_subscription names.")
         .hint("Subscribe as that role, or ask for membership in it."),
         NotSubscribed { queue } => {
-            Said::new(ERRCODE_UNDEFINED_OBJECT, format!("queue \"{queue}\" is not subscribed to"))
+            Said::new(ERRCODE_UNDEFINED_OBJECT, format!("subscription to queue \"{queue}\" does not exist"))
                 .hint("See sqs_subscription.")
         }
         AllRefused { table, rows, last } => Said::new(
@@ -401,7 +401,7 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         ),
         ErrorKind::NoCredentials => (
             ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-            "no AWS credentials found".to_owned(),
+            "could not find AWS credentials".to_owned(),
             "Provide credentials to the server process: an instance or task role, a profile, or \
              AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in its environment.",
         ),
@@ -438,7 +438,7 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         ErrorKind::Refused => (
             ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION,
             format!("\"{host}\" refused the request"),
-            "The DETAIL is the response.",
+            "SQS gave the reason in the DETAIL.",
         ),
         ErrorKind::Internal => (
             ERRCODE_INTERNAL_ERROR,
@@ -458,8 +458,19 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         ""
     };
     Said::new(code, message)
-        .detail(error.detail)
+        .detail(sentence(&error.detail))
         .hint(format!("{hint}{signed_for}{see_check}"))
+}
+
+/// `text`, a clause, as a sentence. What is a name is not capitalised: a host, a field.
+fn sentence(text: &str) -> String {
+    let text = text.trim_end_matches('.');
+    let word = text.split(' ').next().unwrap_or_default();
+    let first = word.chars().next();
+    match first.filter(|_| word.chars().all(|c| c.is_ascii_lowercase())) {
+        Some(first) => format!("{}{}.", first.to_ascii_uppercase(), &text[1..]),
+        None => format!("{text}."),
+    }
 }
 
 /// The end of a hint where `sqs_check` can say more.
@@ -479,4 +490,29 @@ fn sqs_check_tells_more(kind: ErrorKind) -> bool {
             | BadCredentials
             | NotSqs
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clause_becomes_a_sentence_and_a_name_stays_as_it_is() {
+        for (clause, expected) in [
+            (
+                "it must not hold a user name",
+                "It must not hold a user name.",
+            ),
+            (
+                "Code: The queue does not exist.",
+                "Code: The queue does not exist.",
+            ),
+            (
+                "sqs.example does not speak HTTP",
+                "sqs.example does not speak HTTP.",
+            ),
+        ] {
+            assert_eq!(sentence(clause), expected);
+        }
+    }
 }

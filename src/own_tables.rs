@@ -209,7 +209,7 @@ impl OwnTable {
             None => Ok(()),
             Some(Used { what, by }) => Err(Failure::ForeignCode {
                 what: format!("{what}, used by {by},"),
-                remedy: format!("Drop the {by}, or have it use functions of Postgres only."),
+                remedy: format!("Drop the {by}, or rewrite it to use only built-in functions."),
             }),
         }
     }
@@ -222,7 +222,10 @@ impl OwnTable {
             if other != owner && !may_act_for(other, owner) {
                 let name = relation::name_of(relation);
                 return Err(Failure::ForeignCode {
-                    what: format!("partition {name}, of another owner than {},", self.name),
+                    what: format!(
+                        "partition {name} of table {}, which another role owns,",
+                        self.name
+                    ),
                     remedy: format!(
                         "Use ALTER TABLE {name} OWNER TO the owner of {}.",
                         self.name
@@ -247,7 +250,7 @@ impl OwnTable {
             if relation::has_rules(relation) {
                 return Err(Failure::ForeignCode {
                     what: format!("a rule on table {table}"),
-                    remedy: format!("\\d {table} shows it; use DROP RULE."),
+                    remedy: "Use DROP RULE to remove it.".to_owned(),
                 });
             }
         }

@@ -35,10 +35,10 @@ pub fn row_level_security() -> Finding {
         return Finding::ok("no policy applies to the current role");
     }
     if policy::lets_insert(table) {
-        Finding::ok("policies apply: a row that they refuse is a rejection")
+        Finding::ok("policies apply; a row that they refuse is rejected")
     } else {
         Finding::error(
-            "policies apply, and none lets the current role insert",
+            "policies apply, and none allows the current role to insert",
             "The table's owner can use CREATE POLICY ... FOR INSERT.",
         )
     }
@@ -137,9 +137,9 @@ fn finding_of_days(missing: &[i32]) -> Finding {
     const HINT: &str = "Create the partitions, or a default partition: a row without one fails the call that \
                         ingests it.";
     match missing {
-        [] => Finding::ok(
-            "there are partitions from 14 days ago to tomorrow, and no default partition",
-        ),
+        [] => Finding::ok(format!(
+            "there are partitions from {DAYS_BACK} days ago to tomorrow, and no default partition"
+        )),
         days if days.contains(&0) => {
             Finding::error("no partition takes the rows of today (UTC)", HINT)
         }

@@ -17,7 +17,7 @@ pub fn preloaded() -> Finding {
     Finding::warning(
         "user_logins_sqs is not preloaded: there are no subscriptions and no statistics",
         "Add user_logins_sqs to shared_preload_libraries in postgresql.conf and restart the server. \
-         sqs_ingest and sqs_drain do without.",
+         sqs_ingest and sqs_drain work without it.",
     )
 }
 
@@ -119,7 +119,7 @@ pub fn other_installations() -> Finding {
     }
     Finding::warning(
         format!(
-            "{} made in another installation, and have no workers here",
+            "{} from another installation, without workers here",
             text::count(resting as u64, "subscription")
         ),
         "They came with a dump or by replication. To ingest here, use UPDATE sqs_subscription SET enabled = true \
@@ -169,7 +169,7 @@ pub fn of_subscription(subscription: &Subscription) -> Finding {
 }
 
 fn of_workers(running: usize, wanted: usize, row: Option<QueueRow>) -> Finding {
-    let detail = format!("{running} of {wanted} workers run");
+    let detail = format!("{running} of {wanted} workers running");
     let state = row.as_ref().and_then(|row| row.state);
     let last_error = row.as_ref().and_then(|row| row.last_error.clone());
     if let (Some(state @ (State::Retrying | State::Paused)), Some(error)) = (state, last_error) {

@@ -19,7 +19,7 @@ impl Rejected {
     /// SQS sends `SentTimestamp` with every message; the ledger does not work with a server that does not.
     pub fn no_time_of_sending() -> Rejected {
         Rejected {
-            reason: "the message carries no SentTimestamp".to_owned(),
+            reason: "the message has no SentTimestamp between 2000 and 9999".to_owned(),
             sqlstate: "22004".to_owned(),
             is_login: true,
         }

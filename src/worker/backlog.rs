@@ -106,6 +106,7 @@ fn record(url: &str, retention: Duration) {
         Ok::<_, Infallible>(())
     });
     if let Err(error) = recorded {
-        report::warn("recording the retention period of a queue failed", &error);
+        let what = format!("could not record the retention period of queue \"{url}\"");
+        report::warn(&what, &error);
     }
 }

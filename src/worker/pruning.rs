@@ -55,7 +55,7 @@ impl Pruning {
             }
             Err(error) => {
                 if self.reported.is_news(error.message()) {
-                    report::warn("pruning failed", &error);
+                    report::warn("could not prune the ledger and the vault", &error);
                 }
                 BETWEEN_ROUNDS
             }

@@ -379,7 +379,7 @@ impl Runner {
         );
         let mut report = ErrorReport::from(failure);
         if nowhere_to_go && !self.held.messages().is_empty() {
-            report = report.set_detail("What was received is kept until it can be written.");
+            report = report.set_detail("Received messages are kept until they can be written.");
         }
         self.report(report, state);
     }

@@ -87,7 +87,8 @@ pub fn read() -> Reading {
     let distrust = distrust(&table);
     let number = installation::number_in(schema);
     let query = format!(
-        "SELECT s.queue_url, s.role::pg_catalog.oid, s.workers, s.enabled, s.role::pg_catalog.text, \
+        "SELECT s.queue_url, s.role::pg_catalog.oid, s.workers, s.enabled, \
+                COALESCE(r.rolname::pg_catalog.text, s.role::pg_catalog.text), \
                 s.installation OPERATOR(pg_catalog.=) $1, r.rolcanlogin, d.datallowconn, \
                 pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT') \
          FROM ONLY {} AS s \
@@ -116,7 +117,7 @@ fn distrust(table: &OwnTable) -> Option<Obstacle> {
         return Some(Obstacle::waiting(
             problem,
             &format!(
-                "First check the roles in the table, which anybody may have written meanwhile. {remedy}"
+                "Check the roles in the table first: rows written meanwhile were not checked. {remedy}"
             ),
         ));
     }
@@ -150,12 +151,12 @@ impl Subscription {
             ))
         } else if can_login.is_none() {
             Some(Obstacle::waiting(
-                format!("role {role} does not exist"),
+                format!("role \"{role}\" does not exist"),
                 "Delete its row from sqs_subscription, and subscribe as another role.",
             ))
         } else if can_login == Some(false) {
             Some(Obstacle::waiting(
-                format!("role {role} is not permitted to log in"),
+                format!("role \"{role}\" is not permitted to log in"),
                 "Use ALTER ROLE ... LOGIN, or subscribe as another role.",
             ))
         } else if !is_open {
@@ -165,7 +166,7 @@ impl Subscription {
             ))
         } else if !may_connect {
             Some(Obstacle::waiting(
-                format!("role {role} does not have CONNECT privilege on its database"),
+                format!("role \"{role}\" does not have CONNECT privilege on its database"),
                 "Use GRANT CONNECT ON DATABASE, or subscribe as another role.",
             ))
         } else {

@@ -441,9 +441,7 @@ mod tests {
             let rejection = decode(&body).unwrap_err();
             assert_eq!(rejection.rule(), Rule::NotJson);
             assert!(
-                rejection
-                    .to_string()
-                    .contains("an escape that is no character"),
+                rejection.to_string().contains("an invalid escape"),
                 "{rejection}"
             );
         }
