@@ -258,7 +258,10 @@ fn messages_that_the_redrive_policy_takes_next_are_a_warning() {
     let warning = warning.unwrap_or_else(|| panic!("{notices:?}"));
     assert!(warning.message().contains("2 messages"), "{notices:?}");
     assert!(
-        warning.detail().unwrap().contains("has been received 2 times"),
+        warning
+            .detail()
+            .unwrap()
+            .contains("has been received 2 times"),
         "{notices:?}"
     );
 }

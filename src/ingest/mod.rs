@@ -3,6 +3,7 @@
 //! [`Intake`] is the end of the channel that the backend holds; it outlives transactions. [`Writer`] turns messages
 //! into rows inside the current transaction. [`receipts`] ensures that only what commits is deleted.
 
+pub mod fault;
 mod groups;
 mod intake;
 mod ledger;

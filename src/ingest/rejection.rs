@@ -2,6 +2,7 @@
 
 use login::{MaskedLogin, Rule};
 
+use super::fault::names_a_rule;
 use crate::pg::error::Caught;
 
 /// Why a message is rejected. Names fields and rules, never quotes a value.
@@ -28,7 +29,7 @@ impl Rejected {
     /// `user_logins` refused the row of `login`.
     pub fn by_table(error: &Caught, login: &MaskedLogin) -> Rejected {
         let state = error.state();
-        let quotable = error.names_a_rule() || !quotes_a_value(error.message(), login);
+        let quotable = names_a_rule(error) || !quotes_a_value(error.message(), login);
         let reason = if quotable {
             format!("user_logins refused the row: {}", error.message())
         } else {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use queue::{Fate, Receipt};
 
+use super::fault::Fault;
 use super::groups::{BlockedGroups, Turn};
 use super::ledger::{Key, Patience};
 use super::message::{Message, Row};
@@ -21,7 +22,7 @@ use super::target::Target;
 use super::trial::Trial;
 use crate::errors::Failure;
 use crate::own_tables::OwnTable;
-use crate::pg::error::{Caught, Fault};
+use crate::pg::error::Caught;
 use crate::pg::subtransaction::attempt;
 use crate::pg::transaction::force_synchronous_commit;
 use crate::pg::{clock, replication};
@@ -379,7 +380,7 @@ impl Writer {
                     not_inserted.error.rethrow()
                 }
             }
-            Err(not_inserted) => match not_inserted.error.fault() {
+            Err(not_inserted) => match Fault::of(&not_inserted.error) {
                 Fault::Row => Ok(Outcome::Refused(Box::new(not_inserted.error))),
                 // The error may say more if the row is tried on its own.
                 Fault::Unclear if part.len() > 1 => {
