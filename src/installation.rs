@@ -10,13 +10,13 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 
 use crate::own_tables::EXTENSION;
-use crate::pg::{query, relation};
+use crate::pg::{extension, query, relation};
 
 const SEQUENCE: &CStr = c"sqs_installation";
 
 /// The number of the installation in this database, if there is one.
 pub fn number() -> Option<i64> {
-    number_in(relation::extension_schema(EXTENSION)?)
+    number_in(extension::schema(EXTENSION)?)
 }
 
 /// The number of the installation in `schema`.

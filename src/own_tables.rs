@@ -17,6 +17,7 @@ use crate::errors::Failure;
 use crate::pg::identity::{as_role, may_act_for};
 use crate::pg::or_raise::OrRaise;
 use crate::pg::relation::{self, Enabled, Trigger};
+use crate::pg::{extension, quote};
 
 /// The name of the extension.
 pub const EXTENSION: &CStr = c"user_logins_sqs";
@@ -52,7 +53,7 @@ impl OwnTable {
     /// # Errors
     /// [`Failure::NotInstalled`].
     pub fn find(name: &CStr) -> Result<OwnTable, Failure> {
-        let schema = relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?;
+        let schema = extension::schema(EXTENSION).ok_or(Failure::NotInstalled)?;
         OwnTable::find_in(schema, name)
     }
 
@@ -241,7 +242,7 @@ impl OwnTable {
             let table = relation::name_of(relation);
             let triggers = relation::triggers(relation);
             if let Some(trigger) = triggers.iter().find(|trigger| !self.is_ours(trigger)) {
-                let trigger = relation::quoted_identifier(&trigger.name);
+                let trigger = quote::identifier(&trigger.name);
                 return Err(Failure::ForeignCode {
                     what: format!("trigger {trigger} on table {table}"),
                     remedy: format!("Use DROP TRIGGER {trigger} ON {table}."),
@@ -267,7 +268,7 @@ impl OwnTable {
                 && own.columns == trigger.columns
                 && relation::function_name(trigger.function).as_deref() == Some(own.function)
         });
-        made && trigger.is_plain && relation::is_function_of(trigger.function, EXTENSION)
+        made && trigger.is_plain && extension::has_function(EXTENSION, trigger.function)
     }
 
     /// The table and all of its partitions.

@@ -9,7 +9,7 @@ use crate::ingest::target::{self, USER_LOGINS};
 use crate::own_tables::EXTENSION;
 use crate::pg::identity::{current_role, role_name};
 use crate::pg::or_raise::OrRaise;
-use crate::pg::{policy, query, relation};
+use crate::pg::{extension, policy, query, relation};
 
 /// Messages are as old as this, the longest retention period of SQS, or younger.
 const DAYS_BACK: i32 = 14;
@@ -71,7 +71,7 @@ pub fn partitions() -> Finding {
 }
 
 fn find() -> Option<Oid> {
-    relation::find(relation::extension_schema(EXTENSION)?, USER_LOGINS)
+    relation::find(extension::schema(EXTENSION)?, USER_LOGINS)
 }
 
 struct Partitioning {

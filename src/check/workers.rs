@@ -3,7 +3,7 @@
 use super::{Finding, text};
 use crate::board::{self, LauncherState};
 use crate::errors::Failure;
-use crate::pg::{database, relation, setting};
+use crate::pg::{database, setting};
 use crate::settings;
 use crate::stat::State;
 use crate::stat::counts::{self, QueueRow};
@@ -56,7 +56,7 @@ pub fn launcher() -> Finding {
 /// Whether subscriptions live here.
 pub fn database() -> Finding {
     let name = settings::database();
-    if relation::current_database() == name {
+    if database::name() == name {
         return Finding::ok("subscriptions live in this database");
     }
     let detail = format!("subscriptions live in database \"{name}\"");

@@ -11,6 +11,19 @@ pub fn current() -> Option<Oid> {
     (database != pg_sys::InvalidOid).then_some(database)
 }
 
+/// The name of the database that this process is connected to.
+pub fn name() -> String {
+    // SAFETY: gives a palloc'd string or null.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(name).to_string_lossy().into_owned()
+        }
+    }
+}
+
 /// Whether the database exists; `None` outside of a transaction, where that cannot be known.
 pub fn exists(database: Oid) -> Option<bool> {
     // SAFETY: a look-up by the key that this cache has, inside a transaction.
@@ -78,4 +91,12 @@ pub fn is_read_only() -> bool {
 pub fn is_utf8() -> bool {
     // SAFETY: reads backend state.
     unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
+}
+
+/// What Postgres calls the encoding of the current database.
+pub fn encoding() -> String {
+    // SAFETY: the name of a known encoding is a static string.
+    unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) }
+        .to_string_lossy()
+        .into_owned()
 }

@@ -24,36 +24,6 @@ pub struct Column {
     pub generated: bool,
 }
 
-/// The name of the database that this process is connected to.
-pub fn current_database() -> String {
-    // SAFETY: gives a palloc'd string or null.
-    unsafe {
-        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
-        if name.is_null() {
-            String::new()
-        } else {
-            CStr::from_ptr(name).to_string_lossy().into_owned()
-        }
-    }
-}
-
-/// What Postgres calls the encoding of the current database.
-pub fn database_encoding() -> String {
-    // SAFETY: the name of a known encoding is a static string.
-    unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) }
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// `name` as an SQL identifier, quoted where it must be.
-pub fn quoted_identifier(name: &str) -> String {
-    let name = CString::new(name).unwrap_or_default();
-    // SAFETY: reads a nul-terminated string and gives it, or another one, palloc'd.
-    unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }
-        .to_string_lossy()
-        .into_owned()
-}
-
 /// The name of the function, without its schema.
 pub fn function_name(function: pg_sys::Oid) -> Option<String> {
     // SAFETY: gives a palloc'd string or null.
@@ -63,38 +33,12 @@ pub fn function_name(function: pg_sys::Oid) -> Option<String> {
     }
 }
 
-/// `text` as an SQL literal.
-pub fn quoted_literal(text: &str) -> String {
-    let text = CString::new(text).unwrap_or_default();
-    // SAFETY: reads a nul-terminated string and gives one, palloc'd.
-    unsafe { CStr::from_ptr(pg_sys::quote_literal_cstr(text.as_ptr())) }
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// The extension of that name, as the catalog has it at this moment, whatever snapshot the transaction has.
-pub fn extension(name: &CStr) -> Option<pg_sys::Oid> {
-    // SAFETY: a catalog lookup by a nul-terminated name.
-    let oid = unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) };
-    (oid != pg_sys::InvalidOid).then_some(oid)
-}
-
 /// Locks the relation for reading until the transaction ends, if that is possible without waiting.
 pub fn try_lock_for_reading(relation: pg_sys::Oid) -> bool {
     // SAFETY: takes a lock by an oid, whether or not there still is such a relation.
     unsafe {
         pg_sys::ConditionalLockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE)
     }
-}
-
-/// The schema that the extension of that name is installed in.
-pub fn extension_schema(name: &CStr) -> Option<pg_sys::Oid> {
-    query::one(
-        "SELECT extnamespace FROM pg_catalog.pg_extension WHERE oid OPERATOR(pg_catalog.=) $1",
-        &[extension(name)?.into()],
-    )
-    .ok()
-    .flatten()
 }
 
 /// The relation `name` in `schema`.
@@ -423,16 +367,6 @@ pub fn user_mapping(role: pg_sys::Oid, server: pg_sys::Oid) -> pg_sys::Oid {
 pub fn lock_for_writing(relation: pg_sys::Oid) {
     // SAFETY: takes a lock that the transaction releases, or raises an error.
     unsafe { pg_sys::LockRelationOid(relation, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) };
-}
-
-/// Whether the function is a member of `extension`.
-pub fn is_function_of(function: pg_sys::Oid, extension: &CStr) -> bool {
-    // SAFETY: catalog lookups by a nul-terminated name and by oid.
-    unsafe {
-        let extension = pg_sys::get_extension_oid(extension.as_ptr(), true);
-        extension != pg_sys::InvalidOid
-            && pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function) == extension
-    }
 }
 
 fn open(relation: pg_sys::Oid) -> PgRelation {

@@ -9,9 +9,9 @@ use crate::board;
 use crate::errors::Failure;
 use crate::ingest::{Source, Target};
 use crate::own_tables::{OwnTable, SUBSCRIPTION};
+use crate::pg::database;
 use crate::pg::identity::{can_login, current_role, may_act_for, role_name};
 use crate::pg::or_raise::OrRaise;
-use crate::pg::relation;
 use crate::settings;
 use crate::worker::subscription;
 
@@ -101,7 +101,7 @@ fn check_workers_possible() -> Result<(), Failure> {
         return Err(Failure::NotPreloaded);
     }
     let database = settings::database();
-    if relation::current_database() != database {
+    if database::name() != database {
         return Err(Failure::WrongDatabase { database });
     }
     let role = current_role();

@@ -14,7 +14,7 @@ use super::{LAUNCHER, WORKER};
 use crate::board::{self, Assignment, Entry};
 use crate::own_tables::EXTENSION;
 use crate::pg::background_worker::{self, Registration};
-use crate::pg::{database, latch, relation, transaction};
+use crate::pg::{database, extension, latch, transaction};
 use crate::report::{self, LastReport};
 use crate::settings;
 use crate::stat::{self, QueueStat, State};
@@ -187,7 +187,7 @@ impl Launcher {
     /// Starts missing workers and stops surplus ones; says when to look again.
     fn reconcile(&mut self) -> Duration {
         let read = || {
-            let extension = relation::extension(EXTENSION).unwrap_or(pg_sys::InvalidOid);
+            let extension = extension::find(EXTENSION).unwrap_or(pg_sys::InvalidOid);
             Ok::<_, Infallible>((subscription::read(), extension))
         };
         let (subscriptions, extension) = match transaction::run(read) {

@@ -14,7 +14,7 @@ use crate::ingest::{AtAbort, Intake, Memory, Source, Taken, Target, Writer};
 use crate::own_tables::EXTENSION;
 use crate::pg::context::with_context;
 use crate::pg::error::Caught;
-use crate::pg::{background_worker, identity, latch, random, relation, sigterm, transaction};
+use crate::pg::{background_worker, extension, identity, latch, random, sigterm, transaction};
 use crate::report;
 use crate::settings;
 use crate::stat::{Progress, QueueStat, State};
@@ -351,7 +351,7 @@ impl Runner {
     /// Checks that the extension that this worker works for is there, and its role: another one of the same name is not
     /// the same.
     fn check_orphaned(&self) -> Result<(), Refusal> {
-        let is_there = relation::extension(EXTENSION) == Some(self.assignment.extension)
+        let is_there = extension::find(EXTENSION) == Some(self.assignment.extension)
             && identity::role_exists(self.assignment.role);
         if is_there {
             Ok(())

@@ -11,7 +11,7 @@ use crate::installation;
 use crate::own_tables::{EXTENSION, IdleTrigger, OwnTable, SUBSCRIPTION};
 use crate::pg::or_raise::OrRaise;
 use crate::pg::transaction::{self, Listener};
-use crate::pg::{identity, relation};
+use crate::pg::{extension, identity, quote};
 use crate::stat::State;
 
 /// A row of `sqs_subscription`.
@@ -46,7 +46,7 @@ impl Obstacle {
     fn other_installation(table: &str, queue_url: &str) -> Obstacle {
         let hint = format!(
             "To ingest from it here, use UPDATE {table} SET enabled = true WHERE queue_url = {};",
-            relation::quoted_literal(queue_url)
+            quote::literal(queue_url)
         );
         Obstacle {
             state: State::Resting,
@@ -75,7 +75,7 @@ pub enum Reading {
 
 /// Reads the subscriptions of this database, without waiting for locks.
 pub fn read() -> Reading {
-    let Some(schema) = relation::extension_schema(EXTENSION) else {
+    let Some(schema) = extension::schema(EXTENSION) else {
         return Reading::Complete(Vec::new());
     };
     let Ok(table) = OwnTable::find_in(schema, SUBSCRIPTION) else {
