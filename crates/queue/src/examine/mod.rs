@@ -4,6 +4,7 @@
 
 mod attributes;
 mod certificate;
+mod clock;
 mod network;
 mod rights;
 
@@ -17,6 +18,7 @@ pub use attributes::{Attributes, Encryption, Redrive};
 pub use network::{Connection, Network, Tls};
 pub use rights::Right;
 
+use self::clock::Clock;
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
@@ -202,7 +204,7 @@ impl Answers {
         if let Err(error) = &credentials {
             return Answers::none(error);
         }
-        let clock = rights::Clock::default();
+        let clock = Clock::default();
         let (attributes, delete, change_visibility) = join!(
             subject.ask(url),
             subject.connected(rights::delete(client, url, CALL_LIMIT, &clock)),
