@@ -3,6 +3,7 @@
 //! [`Intake`] is the end of the channel that the backend holds; it outlives transactions. [`Writer`] turns messages
 //! into rows inside the current transaction. [`receipts`] ensures that only what commits is deleted.
 
+mod chunk;
 pub mod fault;
 mod groups;
 mod intake;
@@ -13,6 +14,7 @@ mod pruning;
 mod queue_record;
 mod reader;
 mod receipts;
+mod refusals;
 mod rejection;
 mod rejections;
 mod ring;
@@ -21,6 +23,7 @@ mod statements;
 pub mod target;
 mod trial;
 mod writer;
+mod writer_state;
 
 pub use intake::Intake;
 pub use message::Taken;
@@ -31,4 +34,5 @@ pub use receipts::AtAbort;
 pub use ring::Counting;
 pub use source::{Source, allowed_queue, failure_of};
 pub use target::Target;
-pub use writer::{Memory, Tally, Writer};
+pub use writer::{Tally, Writer};
+pub use writer_state::Memory;

@@ -1,25 +1,28 @@
 //! Turns messages into rows inside the current transaction; one bad message costs one message.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{Fate, Receipt};
 
+use super::chunk::{Candidate, Chunk};
 use super::fault::Fault;
-use super::groups::{BlockedGroups, Turn};
+use super::groups::Turn;
 use super::ledger::{Key, Patience};
 use super::message::{Message, Row};
 use super::queue_record;
 use super::receipts::{self, AtAbort};
+use super::refusals::Refusals;
 use super::rejection::Rejected;
-use super::rejections::{self, Rejections, Stays};
+use super::rejections::{self, Stays};
 use super::source::Source;
 use super::statements::Statements;
 use super::target::Target;
 use super::trial::Trial;
+use super::writer_state::Memory;
 use crate::errors::Failure;
 use crate::own_tables::OwnTable;
 use crate::pg::error::Caught;
@@ -29,11 +32,6 @@ use crate::pg::{clock, replication};
 use crate::settings::{self, RejectedMessages};
 use crate::stat::{QueueStat, Written};
 use crate::vault::{self, Originals};
-
-/// How many consecutive refused rows suggest that the table is at fault: where it has taken none in this transaction,
-/// and where it has.
-const SUSPICIOUS: usize = 10;
-const SUSPICIOUS_AFTER_SOME: usize = 100;
 
 /// Rows from all over the chunk that are then tried on their own: if the table takes one, it is not at fault.
 const PROBES: usize = 20;
@@ -73,73 +71,6 @@ pub struct Writer {
     /// The table has taken rows in the current transaction.
     has_taken_some: bool,
     tally: Tally,
-}
-
-/// What a writer of a later transaction of the same process needs to go on.
-#[derive(Clone, Default)]
-pub struct Memory {
-    blocked: BlockedGroups,
-    refusals: Refusals,
-    /// The UTC day, in days since 2000-01-01, on which it was last recorded that the queue feeds the ledger.
-    recorded_on: Option<i32>,
-}
-
-/// Messages whose rows `user_logins` refused since it last took one.
-#[derive(Clone, Default)]
-struct Refusals {
-    /// Their ids, as far as they matter: one that comes again and again is one.
-    messages: HashSet<Box<str>>,
-    /// Why the last one was.
-    last: String,
-}
-
-impl Refusals {
-    fn add(&mut self, message_id: &str, rejected: &Rejected) {
-        if self.messages.len() < SUSPICIOUS_AFTER_SOME {
-            self.messages.insert(message_id.into());
-        }
-        self.last = format!("{}: {}", rejected.sqlstate, rejected.reason);
-    }
-
-    fn are_suspicious(&self, has_taken_some: bool) -> bool {
-        let enough = if has_taken_some {
-            SUSPICIOUS_AFTER_SOME
-        } else {
-            SUSPICIOUS
-        };
-        self.messages.len() >= enough
-    }
-}
-
-impl Memory {
-    /// What others, or earlier calls, have recorded of the queue. Must be read before anything is received: it decides
-    /// how many messages a receive may ask for.
-    pub fn recall(source: &Source, target: &Target) -> Memory {
-        let mut memory = Memory::default();
-        if source.queue().url().is_fifo() {
-            let url = source.queue().url().as_str();
-            for awaited in rejections::awaited(&target.rejected, url) {
-                memory.blocked.block_until(
-                    awaited.group,
-                    &awaited.message_id,
-                    awaited.hidden_until,
-                );
-            }
-            memory.receive_singly_while_blocked(source.stat(), source.visibility());
-        }
-        memory
-    }
-
-    /// Whether groups wait for messages that were rejected.
-    pub fn has_blocked_groups(&self) -> bool {
-        !self.blocked.is_empty()
-    }
-
-    /// While a group is blocked, one message at a time is received: what is behind the rejected message would be
-    /// received with it, and their receive counts would rise with it until they went to the dead-letter queue too.
-    fn receive_singly_while_blocked(&self, stat: &QueueStat, visibility: Duration) {
-        stat.receive_singly(!self.blocked.is_empty(), visibility);
-    }
 }
 
 impl Writer {
@@ -337,8 +268,8 @@ impl Writer {
         }
         Err(Failure::AllRefused {
             table: self.user_logins.clone(),
-            rows: self.memory.refusals.messages.len(),
-            last: self.memory.refusals.last.clone(),
+            rows: self.memory.refusals.count(),
+            last: self.memory.refusals.last().to_owned(),
         })
     }
 
@@ -546,60 +477,4 @@ enum Outcome {
     Contended,
     /// The table refused one of them.
     Refused(Box<Caught>),
-}
-
-/// A message whose row is about to be tried.
-struct Candidate<'m> {
-    message: &'m Message,
-    row: &'m Row,
-    /// Receipts of the same message, which came more than once: they share its fate.
-    again: Vec<Receipt>,
-}
-
-impl Candidate<'_> {
-    fn receipts(&self) -> impl Iterator<Item = Receipt> {
-        std::iter::once(self.message.receipt).chain(self.again.iter().copied())
-    }
-
-    fn count(&self) -> usize {
-        1 + self.again.len()
-    }
-}
-
-/// What became of the messages of one chunk.
-#[derive(Default)]
-struct Chunk {
-    /// When the messages of the new rows were sent.
-    inserted: Vec<i64>,
-    duplicates: usize,
-    rejections: Rejections,
-    done: Vec<Receipt>,
-    rejected_to_delete: Vec<Receipt>,
-    rejected_to_leave: Vec<Receipt>,
-    held_back: Vec<Receipt>,
-    left_to_others: Vec<Receipt>,
-    /// Groups that no longer wait: a later message of theirs has become a row.
-    free_groups: HashSet<Arc<str>>,
-    /// Groups of which a message was refused, or left to another session. What comes after it has to wait, what came
-    /// before does not.
-    refused_groups: HashSet<Arc<str>>,
-}
-
-impl Chunk {
-    /// Takes those out of `part` that are behind a message of their group which was refused.
-    fn hold_back(&mut self, part: Vec<usize>, candidates: &[Candidate<'_>]) -> Vec<usize> {
-        if self.refused_groups.is_empty() {
-            return part;
-        }
-        let (waiting, part): (Vec<usize>, Vec<usize>) = part.into_iter().partition(|&place| {
-            let group = &candidates[place].message.group;
-            group
-                .as_ref()
-                .is_some_and(|group| self.refused_groups.contains(group))
-        });
-        for place in waiting {
-            self.held_back.extend(candidates[place].receipts());
-        }
-        part
-    }
 }
