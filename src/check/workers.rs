@@ -6,7 +6,7 @@ use crate::errors::Failure;
 use crate::pg::{database, setting};
 use crate::settings;
 use crate::stat::State;
-use crate::stat::counts::{self, QueueRow};
+use crate::stat::rows::{self, QueueRow};
 use crate::worker::subscription::{self, Reading, Subscription};
 
 /// Whether the library was loaded when the server started.
@@ -161,7 +161,7 @@ pub fn of_subscription(subscription: &Subscription) -> Finding {
         return Failure::NotPreloaded.into();
     }
     let running = board::running(&subscription.queue_url) as usize;
-    let counted = counts::rows().unwrap_or_default();
+    let counted = rows::queues().unwrap_or_default();
     let row = counted
         .into_iter()
         .find(|row| row.queue_url == subscription.queue_url);

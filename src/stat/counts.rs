@@ -1,6 +1,5 @@
-//! The statistics of one queue in the current database.
+//! Counting what becomes of the messages of one queue in the current database.
 
-use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -15,7 +14,7 @@ use queue::Observer;
 use super::pending::{self, Written};
 use super::progress;
 use super::shared::{Claim, LONGEST_URL, QueueSlot, STATISTICS, Statistics};
-use crate::board::{self, Assignment};
+use super::slots::{claim, claim_free_slot, find};
 use crate::errors::Failure;
 use crate::pg::error::Caught;
 use crate::pg::{clock, database};
@@ -88,7 +87,8 @@ impl State {
         matches!(self, State::Waiting | State::Disabled | State::Resting)
     }
 
-    fn stored(state: u8) -> Option<State> {
+    /// As it is stored; none for 0.
+    pub(super) fn stored(state: u8) -> Option<State> {
         State::ALL.into_iter().find(|known| *known as u8 == state)
     }
 }
@@ -250,207 +250,4 @@ fn add(counter: Option<&AtomicU64>, count: u64) {
     if let Some(counter) = counter {
         counter.fetch_add(count, Relaxed);
     }
-}
-
-fn find(all: &'static Statistics, database: Oid, url: &str) -> Option<Claim> {
-    all.queues
-        .iter()
-        .filter_map(|slot| Claim::of(slot, database))
-        .find(|claim| claim.is_of(url))
-}
-
-/// Gives the queue a free slot; if there is none, one of a database that was dropped, else the one that was
-/// unused for longest and has no worker.
-fn claim(database: Oid, url: &str) -> Option<Claim> {
-    claim_free_slot(database, url).or_else(|| {
-        let at_work = board::assignments();
-        claim_slot(database, url, |all| unused_for_longest(all, &at_work))
-    })
-}
-
-fn claim_free_slot(database: Oid, url: &str) -> Option<Claim> {
-    claim_slot(database, url, free).or_else(|| {
-        free_those_of_dropped_databases();
-        claim_slot(database, url, free)
-    })
-}
-
-/// Gives the queue the slot that `choose` finds.
-fn claim_slot(
-    database: Oid,
-    url: &str,
-    choose: impl FnOnce(&'static Statistics) -> Option<&'static QueueSlot>,
-) -> Option<Claim> {
-    let now = clock::now();
-    STATISTICS.locked(|all| {
-        // Another process may have been faster.
-        find(all, database, url).or_else(|| {
-            let slot = choose(all)?;
-            slot.free();
-            slot.give_to(database, url, now);
-            Claim::of(slot, database)
-        })
-    })?
-}
-
-fn free(all: &'static Statistics) -> Option<&'static QueueSlot> {
-    all.queues.iter().find(|slot| slot.database().is_none())
-}
-
-/// There are fewer workers than slots, so there is one.
-fn unused_for_longest(
-    all: &'static Statistics,
-    at_work: &[Assignment],
-) -> Option<&'static QueueSlot> {
-    let has_worker = |slot: &QueueSlot| {
-        at_work
-            .iter()
-            .any(|assignment| slot.is_of(assignment.database, &assignment.queue_url))
-    };
-    all.queues
-        .iter()
-        .filter(|slot| !has_worker(slot))
-        .min_by_key(|slot| slot.last_used.load(Relaxed))
-}
-
-/// Nobody can still count in a database that is gone: it is not dropped before every process has left it.
-fn free_those_of_dropped_databases() {
-    let Some(all) = STATISTICS.get() else { return };
-    let dropped: HashSet<Oid> = all
-        .queues
-        .iter()
-        .filter_map(QueueSlot::database)
-        .filter(|&oid| database::exists(oid) == Some(false))
-        .collect();
-    STATISTICS.locked(|all| {
-        for slot in &all.queues {
-            if slot.database().is_some_and(|oid| dropped.contains(&oid)) {
-                slot.free();
-            }
-        }
-    });
-}
-
-/// One row of `sqs_stat`. Times are in microseconds since 2000-01-01 UTC, lags in milliseconds.
-pub struct QueueRow {
-    pub queue_url: String,
-    pub received: u64,
-    pub inserted: u64,
-    pub duplicates: u64,
-    pub rejected: u64,
-    pub deleted: u64,
-    pub delete_failures: u64,
-    pub errors: u64,
-    pub last_error: Option<String>,
-    pub last_error_at: Option<i64>,
-    pub last_commit: Option<i64>,
-    pub lag_p50: Option<u64>,
-    pub lag_p99: Option<u64>,
-    pub state: Option<State>,
-    pub reason: Option<String>,
-    pub backlog: Option<u64>,
-    pub backlog_at: Option<i64>,
-    pub counted_since: i64,
-}
-
-/// The statistics of all queues of the current database.
-///
-/// # Errors
-/// [`Failure::NotPreloaded`].
-pub fn rows() -> Result<Vec<QueueRow>, Failure> {
-    Ok(claims_here()?.filter_map(|claim| claim.read(row)).collect())
-}
-
-fn row(slot: &'static QueueSlot) -> QueueRow {
-    let texts = STATISTICS.locked(|_| {
-        let error = ever(slot.last_error_at.load(Relaxed)).map(|at| (slot.last_error.get(), at));
-        (error, slot.reason.get())
-    });
-    let (error, reason) = texts.unwrap_or_default();
-    let (last_error, last_error_at) = error.unzip();
-    let lag = slot.lag.snapshot();
-    let backlog_at = ever(slot.backlog_at.load(Relaxed));
-    QueueRow {
-        queue_url: slot.url.get(),
-        received: slot.received.load(Relaxed),
-        inserted: slot.inserted.load(Relaxed),
-        duplicates: slot.duplicates.load(Relaxed),
-        rejected: slot.rejected.load(Relaxed),
-        deleted: slot.deleted.load(Relaxed),
-        delete_failures: slot.delete_failures.load(Relaxed),
-        errors: slot.errors.load(Relaxed),
-        last_error,
-        last_error_at,
-        last_commit: ever(slot.last_commit.load(Relaxed)),
-        lag_p50: lag.percentile(50),
-        lag_p99: lag.percentile(99),
-        state: State::stored(slot.state.load(Relaxed)),
-        reason: Some(reason).filter(|reason| !reason.is_empty()),
-        backlog: backlog_at.map(|_| slot.backlog.load(Relaxed)),
-        backlog_at,
-        counted_since: slot.counted_since.load(Relaxed),
-    }
-}
-
-/// Takes back what the launcher said of queues of the current database that `is_subscribed` does not know.
-pub fn forget_reasons(is_subscribed: impl Fn(&str) -> bool) {
-    let Ok(claims) = claims_here() else { return };
-    for slot in claims.filter_map(|claim| claim.slot()) {
-        let state = State::stored(slot.state.load(Relaxed));
-        let is_told_of = state.is_some_and(State::is_without_worker) || !slot.reason.is("");
-        if is_told_of && !is_subscribed(&slot.url.get()) {
-            slot.state.store(0, Relaxed);
-            STATISTICS.locked(|_| slot.reason.set(""));
-        }
-    }
-}
-
-/// The lags of the messages of one queue. See [`Snapshot`](super::lag::Snapshot).
-pub struct LagRow {
-    pub queue_url: String,
-    pub cumulative: Vec<(Option<u64>, u64)>,
-    pub sum: u64,
-}
-
-/// The lags of all queues of the current database.
-///
-/// # Errors
-/// [`Failure::NotPreloaded`].
-pub fn lags() -> Result<Vec<LagRow>, Failure> {
-    let row = |slot: &'static QueueSlot| {
-        let lag = slot.lag.snapshot();
-        LagRow {
-            queue_url: slot.url.get(),
-            cumulative: lag.cumulative().collect(),
-            sum: lag.sum(),
-        }
-    };
-    Ok(claims_here()?.filter_map(|claim| claim.read(row)).collect())
-}
-
-fn ever(time: i64) -> Option<i64> {
-    (time != 0).then_some(time)
-}
-
-/// Resets the counts of the queue `url`, or of all queues of the current database.
-///
-/// # Errors
-/// [`Failure::NotPreloaded`].
-pub fn reset(url: Option<&str>) -> Result<(), Failure> {
-    let now = clock::now();
-    let claims = claims_here()?.filter(|claim| url.is_none_or(|url| claim.is_of(url)));
-    // Under the lock no slot changes hands.
-    STATISTICS.locked(|_| {
-        claims
-            .filter_map(|claim| claim.slot())
-            .for_each(|slot| slot.clear(now));
-    });
-    Ok(())
-}
-
-fn claims_here() -> Result<impl Iterator<Item = Claim>, Failure> {
-    let all = STATISTICS.get().ok_or(Failure::NotPreloaded)?;
-    let here = database::current();
-    let slots = all.queues.iter();
-    Ok(slots.filter_map(move |slot| Claim::of(slot, here?)))
 }
