@@ -1,4 +1,5 @@
-//! The settings `user_logins_sqs.*`: each one private static, with its text for users beside it, and one accessor.
+//! The settings `user_logins_sqs.*`: each one private static, one accessor, and its registration below [`init`], with
+//! its text for users.
 
 use std::ffi::CString;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The one loop behind every way to ingest: channel → ledger → `user_logins` → commit → delete.
+//! What every way to ingest shares: intake, writer, ledger, receipts: channel → ledger → `user_logins` → commit →
+//! delete. The loops around it are `sqs_ingest`'s, `sqs_drain`'s and the worker's.
 //!
 //! [`Intake`] is the end of the channel that the backend holds; it outlives transactions. [`Writer`] turns messages
 //! into rows inside the current transaction. [`receipts`] ensures that only what commits is deleted.

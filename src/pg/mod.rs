@@ -1,6 +1,7 @@
 //! Safe names for the unsafe calls into Postgres: each is wrapped once, here, in a file that says why it is sound.
 //!
-//! Everything in this module is for the backend's main thread only, but for [`temporary_file`].
+//! Everything in this module is for the backend's main thread only, except [`temporary_file`] and
+//! [`clock::now_off_main_thread`].
 
 pub mod array;
 pub mod background_worker;

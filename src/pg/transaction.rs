@@ -1,4 +1,4 @@
-//! Notifies registered listeners when transactions and subtransactions end.
+//! Transactions: running them, and listeners for their ends.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;

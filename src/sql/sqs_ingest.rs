@@ -86,7 +86,7 @@ impl Call {
         let tally = writer.tally();
         prune_daily(settings::ledger_retention());
         notice::skipped(&tally);
-        // Fewer than `n` of an i32.
+        // At most `n`, an i32.
         Ok(tally.inserted as i64)
     }
 }

@@ -384,7 +384,7 @@ impl Runner {
         self.report(report, state);
     }
 
-    /// Counts every failure, but logs it only when the state changes.
+    /// Counts every failure, but logs it only when the message changes.
     fn report(&mut self, report: ErrorReport, state: State) {
         self.stat.failed(report.message());
         self.stat.set_state(Some(state));

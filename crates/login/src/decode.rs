@@ -1,3 +1,5 @@
+//! From the body of a message to a masked login: opens envelopes, reads fields, masks.
+
 use crate::envelope::{self, Content};
 use crate::{Mask, Masked, MaskedLogin, Masker, Rejection, Rule, VersionEncoding};
 

@@ -1,4 +1,4 @@
-//! The three calls, made by the SDK: each within its time, with the credentials that are there, and with its errors
+//! Calls, made by the SDK: each within its time, with the credentials that are there, and with its errors
 //! in our own words.
 //!
 //! Nothing of the SDK's is formatted with `{:?}`: outputs, messages and errors hold bodies.
