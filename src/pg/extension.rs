@@ -8,7 +8,7 @@ use super::query;
 
 /// The extension of that name, as the catalog has it at this moment, whatever snapshot the transaction has.
 pub fn find(name: &CStr) -> Option<pg_sys::Oid> {
-    // SAFETY: a catalog lookup by a nul-terminated name.
+    // SAFETY: reads a catalog, inside a transaction, as every caller is; the name is nul-terminated.
     let oid = unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) };
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
@@ -25,7 +25,7 @@ pub fn schema(name: &CStr) -> Option<pg_sys::Oid> {
 
 /// Whether the function is a member of `extension`.
 pub fn has_function(extension: &CStr, function: pg_sys::Oid) -> bool {
-    // SAFETY: catalog lookups by a nul-terminated name and by oid.
+    // SAFETY: as in `find`; an object that is gone belongs to no extension.
     unsafe {
         let extension = pg_sys::get_extension_oid(extension.as_ptr(), true);
         extension != pg_sys::InvalidOid

@@ -48,13 +48,13 @@ impl Drop for Switched {
 
 /// The role whose rights count now.
 pub fn current_role() -> pg_sys::Oid {
-    // SAFETY: reads backend state.
+    // SAFETY: asks for a user that has been set, as it is once a process has connected: no code of ours asks before.
     unsafe { pg_sys::GetUserId() }
 }
 
 /// Whether `member` may act for `role`: it is that role, has its rights, or is a superuser.
 pub fn may_act_for(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
-    // SAFETY: catalog lookups.
+    // SAFETY: look-ups in caches, inside a transaction, as every caller is; a role that is not there has no rights.
     unsafe { pg_sys::has_privs_of_role(member, role) }
 }
 
@@ -79,7 +79,7 @@ pub fn role_name(role: pg_sys::Oid) -> String {
     unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
         if name.is_null() {
-            format!("{role:?}")
+            role.to_u32().to_string()
         } else {
             CStr::from_ptr(name).to_string_lossy().into_owned()
         }

@@ -83,7 +83,7 @@ pub struct SharedLatch(AtomicUsize);
 impl SharedLatch {
     /// Stores this process' latch.
     pub fn show(&self) {
-        // SAFETY: reads a static.
+        // SAFETY: only the main thread, which runs this, writes `MyLatch`.
         self.0.store(unsafe { pg_sys::MyLatch } as usize, Relaxed);
     }
 

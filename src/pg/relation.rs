@@ -43,7 +43,7 @@ pub fn try_lock_for_reading(relation: pg_sys::Oid) -> bool {
 
 /// The relation `name` in `schema`.
 pub fn find(schema: pg_sys::Oid, name: &CStr) -> Option<pg_sys::Oid> {
-    // SAFETY: a catalog lookup by a nul-terminated name.
+    // SAFETY: a look-up in a cache, inside a transaction, as every caller is; the name is nul-terminated.
     let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
@@ -66,7 +66,7 @@ pub fn qualified_name(schema: pg_sys::Oid, name: &CStr) -> String {
 
 /// The same of a relation that is there.
 pub fn name_of(relation: pg_sys::Oid) -> String {
-    // SAFETY: a catalog lookup.
+    // SAFETY: as in `find`; gives InvalidOid where the relation is gone.
     let schema = unsafe { pg_sys::get_rel_namespace(relation) };
     qualified_name(schema, &bare_name_of(relation))
 }
@@ -104,7 +104,7 @@ pub fn columns(relation: pg_sys::Oid) -> Vec<Column> {
 
 fn column(attribute: &pg_sys::FormData_pg_attribute) -> Column {
     let mut modifier = attribute.atttypmod;
-    // SAFETY: a catalog lookup; the pointer is to a live local.
+    // SAFETY: as in `find`: the type of a column is there as long as the column; the pointer is to a live local.
     let base_type = unsafe { pg_sys::getBaseTypeAndTypmod(attribute.atttypid, &mut modifier) };
     let generated = attribute.attgenerated != 0;
     let fills_itself = attribute.atthasdef || attribute.attidentity != 0 || generated;
@@ -122,7 +122,8 @@ fn column(attribute: &pg_sys::FormData_pg_attribute) -> Column {
 /// Whether the current user may INSERT into all of `columns`.
 pub fn may_insert(relation: pg_sys::Oid, columns: &[&Column]) -> bool {
     let insert = pg_sys::AclMode::from(pg_sys::ACL_INSERT);
-    // SAFETY: privilege checks on a relation that is there, for the current role.
+    // SAFETY: look-ups in caches, inside a transaction, as every caller is; an error is raised where the relation or
+    // the column is gone.
     unsafe {
         let role = pg_sys::GetUserId();
         pg_sys::pg_class_aclcheck(relation, role, insert) == pg_sys::AclResult::ACLCHECK_OK
@@ -135,7 +136,7 @@ pub fn may_insert(relation: pg_sys::Oid, columns: &[&Column]) -> bool {
 
 /// Whether rows can be inserted at all: a table, or a view or foreign table that takes INSERT.
 pub fn takes_insert(relation: pg_sys::Oid) -> bool {
-    // SAFETY: reads catalogs; null lists and sets are Postgres' empty ones.
+    // SAFETY: opens the relation itself, and gives 0 where it is gone; null lists and sets are Postgres' empty ones.
     let events = unsafe {
         pg_sys::relation_is_updatable(relation, std::ptr::null_mut(), true, std::ptr::null_mut())
     };

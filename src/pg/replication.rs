@@ -37,7 +37,7 @@ fn has_standbys() -> bool {
 /// How far a standby must have come before a commit is confirmed: the order of Postgres' `SYNC_REP_WAIT_*`.
 fn wait_mode() -> Option<usize> {
     use pg_sys::SyncCommitLevel::*;
-    // SAFETY: reads of settings of this process.
+    // SAFETY: settings are plain integers, which only the main thread, which runs this, writes.
     let (level, senders) = unsafe { (pg_sys::synchronous_commit as u32, pg_sys::max_wal_senders) };
     if senders == 0 || !has_standbys() {
         return None;
@@ -53,7 +53,7 @@ fn wait_mode() -> Option<usize> {
 /// Whether this session applies changes that were made elsewhere, as workers of logical replication do:
 /// `session_replication_role` is `replica`.
 pub fn is_replica() -> bool {
-    // SAFETY: reads a setting of this process.
+    // SAFETY: as in `wait_mode`.
     unsafe { pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32 }
 }
 
