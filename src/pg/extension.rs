@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use super::or_raise::OrRaise;
 use super::query;
 
 /// The extension of that name, as the catalog has it at this moment, whatever snapshot the transaction has.
@@ -19,8 +20,7 @@ pub fn schema(name: &CStr) -> Option<pg_sys::Oid> {
         "SELECT extnamespace FROM pg_catalog.pg_extension WHERE oid OPERATOR(pg_catalog.=) $1",
         &[find(name)?.into()],
     )
-    .ok()
-    .flatten()
+    .or_raise()
 }
 
 /// Whether the function is a member of `extension`.

@@ -3,9 +3,10 @@
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
+use pgrx::spi::SpiResult;
 
+use super::or_raise::OrRaise;
 use super::query;
-
 use super::setting::with_settings_of_its_own;
 
 /// Runs `work` as `role`, as REFRESH MATERIALIZED VIEW and maintenance commands do: nothing that runs meanwhile can
@@ -88,9 +89,9 @@ pub fn role_name(role: pg_sys::Oid) -> String {
 
 /// Whether `role` may open sessions.
 pub fn can_login(role: pg_sys::Oid) -> bool {
-    let found = query::one(
+    let found: SpiResult<Option<bool>> = query::one(
         "SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE oid OPERATOR(pg_catalog.=) $1",
         &[role.into()],
     );
-    matches!(found, Ok(Some(true)))
+    found.or_raise() == Some(true)
 }

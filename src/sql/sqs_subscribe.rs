@@ -9,9 +9,9 @@ use crate::board;
 use crate::errors::Failure;
 use crate::ingest::{Source, Target};
 use crate::own_tables::{OwnTable, SUBSCRIPTION};
-use crate::pg::database;
 use crate::pg::identity::{can_login, current_role, may_act_for, role_name};
 use crate::pg::or_raise::OrRaise;
+use crate::pg::{database, query};
 use crate::settings;
 use crate::worker::subscription;
 
@@ -122,13 +122,13 @@ struct Known {
 impl Known {
     fn find(queue_url: &str) -> Result<Known, Failure> {
         let subscriptions = OwnTable::find(SUBSCRIPTION)?;
-        let query = format!(
+        let sql = format!(
             "SELECT role::pg_catalog.oid FROM {} WHERE queue_url OPERATOR(pg_catalog.=) $1",
             subscriptions.name()
         );
-        let role = subscriptions.read(|| Spi::get_one_with_args(&query, &[queue_url.into()]));
+        let role = subscriptions.read(|| query::one(&sql, &[queue_url.into()]));
         Ok(Known {
-            role: role.ok().flatten(),
+            role: role.or_raise(),
         })
     }
 
