@@ -113,11 +113,6 @@ impl QueueUrl {
         self.origin.host()
     }
 
-    /// Whether the host is AWS' (any partition, FIPS and VPC endpoints included).
-    pub fn is_aws(&self) -> bool {
-        self.origin.is_aws()
-    }
-
     /// Whether it is a FIFO queue: their names end in `.fifo`.
     pub fn is_fifo(&self) -> bool {
         self.name.ends_with(".fifo")
@@ -484,7 +479,7 @@ mod tests {
             let url = QueueUrl::parse(text).unwrap();
             assert_eq!(url.as_str(), text);
             assert_eq!(url.name(), "login-queue", "{text}");
-            assert_eq!(url.is_aws(), is_aws, "{text}");
+            assert_eq!(url.origin().is_aws(), is_aws, "{text}");
             assert_eq!(url.region(), region, "{text}");
             assert!(!url.is_fifo());
         }
