@@ -18,7 +18,8 @@ use crate::pg::{background_worker, clock, database};
 /// The most workers that can run at once, of all subscriptions together.
 pub const SLOTS: usize = 64;
 
-/// The longest queue URL, in bytes. AWS' are below 200.
+/// The longest queue URL, in bytes. AWS' are below 200; a normalised one has a host of at most 253 bytes and a path of
+/// at most 140.
 pub const LONGEST_URL: usize = 512;
 
 /// How long a worker may take from being asked for to taking its slot, in microseconds: one that could not be forked

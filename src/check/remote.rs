@@ -4,7 +4,8 @@
 use std::time::{Duration, SystemTime};
 
 use queue::{
-    Attributes, Encryption, Error, ErrorKind, Examination, Network, Queue, Redrive, Right,
+    Attributes, Encryption, Error, ErrorKind, Examination, MOST_IN_FLIGHT, Network, Queue, Redrive,
+    Right,
 };
 
 use super::{Finding, text};
@@ -17,9 +18,8 @@ const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// AWS refuses requests whose time is off by more than a few minutes.
 const CLOCK_TOLERANCE: i64 = 60;
 
-/// A queue lets 120,000 messages be in flight (SQS developer guide, "Quotas").
-const MOST_IN_FLIGHT: u64 = 120_000;
-const MANY_IN_FLIGHT: u64 = MOST_IN_FLIGHT * 3 / 4;
+/// So many messages in flight are worth a warning.
+const MANY_IN_FLIGHT: u64 = MOST_IN_FLIGHT as u64 * 3 / 4;
 
 /// Transactions that are rolled back count as receives, too.
 const LEAST_RECEIVES: u32 = 5;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use queue::LONGEST_POLL;
 
 use crate::argument::{in_range, positive};
 use crate::errors::Failure;
@@ -11,9 +12,6 @@ use crate::ingest::{AtAbort, Intake, Memory, Source, Tally, Target, Writer, prun
 use crate::notice;
 use crate::settings;
 use crate::stat::Progress;
-
-/// SQS' longest poll, in seconds.
-const LONGEST_WAIT: i64 = 20;
 
 /// Receives up to `n` messages, inserts them into `user_logins` and returns the number of rows.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -42,8 +40,9 @@ impl Call {
         let n = n.ok_or(Failure::NullArgument("n"))?;
         let wait = wait_seconds.ok_or(Failure::NullArgument("wait_seconds"))?;
         let n = positive("n", n)?;
+        let longest = LONGEST_POLL.as_secs().cast_signed();
         let described = "from 0 to 20, the longest poll of SQS";
-        let wait = in_range("wait_seconds", wait, 0..=LONGEST_WAIT, described)?;
+        let wait = in_range("wait_seconds", wait, 0..=longest, described)?;
         Ok(Call {
             source: Source::new(queue_url)?,
             limit: n.unsigned_abs().into(),

@@ -9,12 +9,13 @@ use std::time::Duration;
 use pgrx::PgTryBuilder;
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
-use queue::Observer;
+use queue::{LONGEST_POLL, Observer};
 
 use super::pending::{self, Written};
 use super::progress;
-use super::shared::{Claim, LONGEST_URL, QueueSlot, STATISTICS, Statistics};
+use super::shared::{Claim, QueueSlot, STATISTICS, Statistics};
 use super::slots::{claim, claim_free_slot, find};
+use crate::board::LONGEST_URL;
 use crate::errors::Failure;
 use crate::pg::error::Caught;
 use crate::pg::{clock, database};
@@ -22,9 +23,6 @@ use crate::pg::{clock, database};
 /// The longest that others receive singly because this process knows of a blocked group: a very long visibility
 /// timeout must not slow them down for hours after the group is free.
 const LONGEST_KNOWN_BLOCK: Duration = Duration::from_secs(300);
-
-/// SQS' longest poll.
-const LONGEST_POLL: Duration = Duration::from_secs(20);
 
 /// Counts what becomes of the messages of one queue, once there is a place for it. Counts nothing where there is no
 /// shared memory. Clones count together.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicU64};
 use pgrx::pg_sys::Oid;
 
 use super::lag::Histogram;
+use crate::board::LONGEST_URL;
 use crate::pg::shared_memory::{Shareable, SharedMemory};
 use crate::pg::shared_text::SharedText;
 
@@ -15,9 +16,6 @@ pub const QUEUES: usize = 128;
 
 /// The most calls that are shown at once.
 const CALLS: usize = 256;
-
-/// A normalised queue URL has a host of at most 253 bytes and a path of at most 140.
-pub const LONGEST_URL: usize = 512;
 
 /// The longest text of an error, or of a reason, in bytes.
 pub const LONGEST_ERROR: usize = 255;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, pg_guard, pg_sys};
-use queue::{ErrorKind, Receive};
+use queue::{ErrorKind, LONGEST_POLL, Receive};
 
 use super::pace::Pace;
 use crate::board::{self, Assignment};
@@ -18,9 +18,6 @@ use crate::pg::{background_worker, extension, identity, latch, random, sigterm, 
 use crate::report;
 use crate::settings;
 use crate::stat::{Progress, QueueStat, State};
-
-/// SQS' longest poll: what a quiet queue costs is one of these at a time.
-const WAIT: Duration = Duration::from_secs(20);
 
 /// Between tries of a batch that cannot be written.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
@@ -467,7 +464,8 @@ fn how_to_receive() -> Receive {
     Receive {
         limit: None,
         until_empty: false,
-        wait: WAIT,
+        // What a quiet queue costs is one of these at a time.
+        wait: LONGEST_POLL,
         concurrency: settings::receive_concurrency(),
         visibility: settings::visibility_timeout(),
     }

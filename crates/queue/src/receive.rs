@@ -21,6 +21,9 @@ use crate::receipts::{Invisibility, Receipt};
 use crate::remote::Remote;
 use crate::settle::{Fate, settle};
 
+/// SQS' longest poll.
+pub const LONGEST_POLL: Duration = Duration::from_secs(20);
+
 /// How to receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receive {
@@ -43,7 +46,11 @@ impl Receive {
     fn within_limits(self) -> Receive {
         let shortest_wait = u64::from(!self.until_empty);
         Receive {
-            wait: Duration::from_secs(self.wait.as_secs().clamp(shortest_wait, 20)),
+            wait: Duration::from_secs(
+                self.wait
+                    .as_secs()
+                    .clamp(shortest_wait, LONGEST_POLL.as_secs()),
+            ),
             visibility: Duration::from_secs(self.visibility.as_secs().clamp(1, 43_200)),
             ..self
         }
