@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use queue::{Hidden, Io, Pending, Receipt, Setup};
+use queue::{Hidden, Io, PendingAnswer, Receipt, Setup};
 
 use crate::errors::Failure;
 use crate::pg::{exit, latch, open_files, temporary_file};
@@ -83,7 +83,7 @@ fn allow_connections(io: &Io) {
 
 /// Waits for the answers to what was asked, for as long as `limit`; interrupts are handled meanwhile. `None` stands for
 /// an answer that did not come, or cannot come any more.
-pub fn answers<T>(mut asked: Vec<Pending<T>>, limit: Duration) -> Vec<Option<T>> {
+pub fn answers<T>(mut asked: Vec<PendingAnswer<T>>, limit: Duration) -> Vec<Option<T>> {
     let until = Instant::now() + limit;
     let mut answers: Vec<Option<Option<T>>> = asked.iter().map(|_| None).collect();
     loop {

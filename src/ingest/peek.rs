@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use pgrx::check_for_interrupts;
-use queue::{Description, Inlet, Next, Pending, Receipt, Receive, Received};
+use queue::{Description, Inlet, Next, PendingAnswer, Receipt, Receive, Received};
 
 use super::fault::Fault;
 use super::ledger::Key;
@@ -85,7 +85,7 @@ pub fn peek(source: &Source, target: &Target, limit: u64) -> Result<Peek, Failur
     })
 }
 
-fn max_receive_count(asked: Pending<Result<Description, queue::Error>>) -> Option<u32> {
+fn max_receive_count(asked: PendingAnswer<Result<Description, queue::Error>>) -> Option<u32> {
     let answer = io_thread::answers(vec![asked], ATTRIBUTES_WITHIN).pop()??;
     Some(answer.ok()?.attributes.redrive?.max_receive_count)
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use queue::{Description, Error, ErrorKind, Pending};
+use queue::{Description, Error, ErrorKind, PendingAnswer};
 
 use crate::ingest::{allowed_queue, note_retention};
 use crate::io_thread;
@@ -29,7 +29,7 @@ pub struct Backlogs(HashMap<String, Asked>);
 
 struct Asked {
     at: Instant,
-    answer: Option<Pending<Result<Description, Error>>>,
+    answer: Option<PendingAnswer<Result<Description, Error>>>,
 }
 
 impl Backlogs {

@@ -48,12 +48,12 @@
 
 mod answer;
 mod backoff;
-mod batch;
 mod calls;
 mod client;
 mod credentials;
 mod endpoint;
 mod engine;
+mod entries;
 mod error;
 mod examine;
 mod extend_visibility;
@@ -90,5 +90,5 @@ pub use receipts::Receipt;
 pub use receive::{LONGEST_POLL, Receive};
 pub use remote::MOST_IN_FLIGHT;
 pub use settle::Fate;
-pub use thread::{Inlet, Io, Pending, Setup};
+pub use thread::{Inlet, Io, PendingAnswer, Setup};
 pub use url::{InvalidQueueUrl, QueueUrl};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::batch::BATCH;
+use crate::entries::MOST_ENTRIES;
 use crate::pipe::End;
 use crate::window::Window;
 
@@ -36,7 +36,7 @@ impl Ramp {
         if self.in_flight >= self.window.size() || self.is_ending() {
             return None;
         }
-        let share = self.remaining.unwrap_or(u64::MAX).min(BATCH as u64);
+        let share = self.remaining.unwrap_or(u64::MAX).min(MOST_ENTRIES as u64);
         if share == 0 {
             return None;
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const WORTH_IT: f64 = 1.1;
 
 /// How soon to look again whether more calls bring more, and how soon after being told to slow down.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+const RETRY_GROWTH_AFTER: Duration = Duration::from_millis(250);
 const LOOK_AGAIN_AFTER_THROTTLING: Duration = Duration::from_secs(5);
 
 /// The number of calls that may be in flight.
@@ -88,10 +88,10 @@ impl Window {
         match self.phase {
             Phase::Growing { rate_before } if rate < rate_before * WORTH_IT => {
                 self.size = (self.size / 2).max(1);
-                self.settle(now + LOOK_AGAIN_AFTER);
+                self.settle(now + RETRY_GROWTH_AFTER);
             }
             Phase::Settled { look_again } if now < look_again => {}
-            _ if self.size == self.most => self.settle(now + LOOK_AGAIN_AFTER),
+            _ if self.size == self.most => self.settle(now + RETRY_GROWTH_AFTER),
             _ => {
                 self.size = (self.size * 2).min(self.most);
                 self.phase = Phase::Growing { rate_before: rate };
