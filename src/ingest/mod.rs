@@ -36,4 +36,4 @@ pub use ring::Counting;
 pub use source::{Source, allowed_queue, failure_of};
 pub use target::Target;
 pub use writer::{Tally, Writer};
-pub use writer_state::Memory;
+pub use writer_state::WriterState;

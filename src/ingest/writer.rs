@@ -22,7 +22,7 @@ use super::source::Source;
 use super::statements::Statements;
 use super::target::Target;
 use super::trial::Trial;
-use super::writer_state::Memory;
+use super::writer_state::WriterState;
 use crate::errors::Failure;
 use crate::own_tables::OwnTable;
 use crate::pg::error::Caught;
@@ -67,7 +67,7 @@ pub struct Writer {
     rejected_messages: RejectedMessages,
     visibility: Duration,
     is_fifo: bool,
-    memory: Memory,
+    state: WriterState,
     /// The table has taken rows in the current transaction.
     has_taken_some: bool,
     tally: Tally,
@@ -90,20 +90,20 @@ impl Writer {
             rejected_messages: settings::rejected_messages(),
             visibility: source.visibility(),
             is_fifo: url.is_fifo(),
-            memory: Memory::default(),
+            state: WriterState::default(),
             has_taken_some: false,
             tally: Tally::default(),
         }
     }
 
     /// Continues where an earlier writer of the same queue stopped.
-    pub fn resume(self, memory: Memory) -> Writer {
-        Writer { memory, ..self }
+    pub fn resume(self, state: WriterState) -> Writer {
+        Writer { state, ..self }
     }
 
     /// What a writer of a later transaction needs to [`resume`](Writer::resume).
-    pub fn pause(self) -> Memory {
-        self.memory
+    pub fn pause(self) -> WriterState {
+        self.state
     }
 
     /// How many messages to write at a time.
@@ -141,10 +141,10 @@ impl Writer {
         self.insert(&candidates, &mut chunk)?;
         self.record(&mut chunk);
         if chunk.duplicates > 0 && chunk.inserted.is_empty() && replication::is_synchronous() {
-            replication::write_a_record();
+            replication::emit_wal_record();
         }
         self.settle(chunk);
-        self.memory.blocked.handed_over();
+        self.state.blocked.handed_over();
         self.receive_singly_while_blocked();
         Ok(())
     }
@@ -152,15 +152,15 @@ impl Writer {
     /// Records that the queue feeds the ledger, in the transaction in which it does.
     fn record_queue(&mut self) {
         let today = Some(clock::day_of(clock::now()));
-        if self.memory.recorded_on != today {
+        if self.state.recorded_on != today {
             queue_record::note_ingest(&self.queues, &self.queue_url);
-            self.memory.recorded_on = today;
+            self.state.recorded_on = today;
         }
     }
 
     /// The queue has nothing more to hand out, so groups need not wait for what is gone from it.
     pub fn queue_is_empty(&mut self) {
-        let free = self.memory.blocked.queue_is_empty();
+        let free = self.state.blocked.queue_is_empty();
         self.record_no_longer_awaited(&free);
         self.receive_singly_while_blocked();
     }
@@ -225,7 +225,7 @@ impl Writer {
                 Outcome::Refused(error) => match *part {
                     [culprit] => {
                         self.refuse(&candidates[culprit], &error, chunk);
-                        if self.memory.refusals.are_suspicious(self.has_taken_some) {
+                        if self.state.refusals.are_suspicious(self.has_taken_some) {
                             self.probe(&mut trial, candidates, chunk)?;
                         }
                     }
@@ -268,8 +268,8 @@ impl Writer {
         }
         Err(Failure::AllRefused {
             table: self.user_logins.clone(),
-            rows: self.memory.refusals.count(),
-            last: self.memory.refusals.last().to_owned(),
+            rows: self.state.refusals.count(),
+            last: self.state.refusals.last().to_owned(),
         })
     }
 
@@ -293,7 +293,7 @@ impl Writer {
                     row.originals.entries().map(move |entry| (entry, day))
                 }));
                 if inserted > 0 {
-                    self.memory.refusals = Refusals::default();
+                    self.state.refusals = Refusals::default();
                     self.has_taken_some = true;
                 }
                 for &place in part {
@@ -332,15 +332,15 @@ impl Writer {
         if let Some(group) = &message.group {
             // The session that rejected a message of the group knows that it is gone, or was this one.
             chunk.free_groups.insert(group.clone());
-            if self.memory.blocked.is_blocked_by(group, &message.id) {
-                self.memory.blocked.unblock(group);
+            if self.state.blocked.is_blocked_by(group, &message.id) {
+                self.state.blocked.unblock(group);
             }
         }
     }
 
     fn refuse(&mut self, culprit: &Candidate<'_>, error: &Caught, chunk: &mut Chunk) {
         let rejected = Rejected::by_table(error, &culprit.row.login);
-        self.memory.refusals.add(&culprit.message.id, &rejected);
+        self.state.refusals.add(&culprit.message.id, &rejected);
         chunk.refused_groups.extend(culprit.message.group.clone());
         self.reject(chunk, culprit.message, &culprit.again, rejected);
     }
@@ -354,7 +354,7 @@ impl Writer {
             if let Some(group) = &message.group
                 && chunk.refused_groups.insert(group.clone())
             {
-                let blocked = &mut self.memory.blocked;
+                let blocked = &mut self.state.blocked;
                 blocked.block(group.clone(), &message.id, message.receipt);
             }
         }
@@ -378,7 +378,7 @@ impl Writer {
             match &message.group {
                 None => Stays::For(self.visibility),
                 Some(group) => {
-                    let blocked = &mut self.memory.blocked;
+                    let blocked = &mut self.state.blocked;
                     blocked.block(group.clone(), &message.id, message.receipt);
                     Stays::AtTheHeadOf(group.clone(), self.visibility)
                 }
@@ -392,14 +392,14 @@ impl Writer {
             return true;
         };
         match self
-            .memory
+            .state
             .blocked
             .turn_of(group, &message.id, message.taken_at)
         {
             Turn::Its => true,
             Turn::NotYet => false,
             Turn::ItsSince => {
-                self.memory.blocked.unblock(group);
+                self.state.blocked.unblock(group);
                 chunk.free_groups.insert(group.clone());
                 true
             }
@@ -408,7 +408,7 @@ impl Writer {
 
     fn receive_singly_while_blocked(&self) {
         if self.is_fifo {
-            self.memory
+            self.state
                 .receive_singly_while_blocked(&self.stat, self.visibility);
         }
     }

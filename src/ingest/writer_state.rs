@@ -11,7 +11,7 @@ use crate::stat::QueueStat;
 
 /// What a writer of a later transaction of the same process needs to go on.
 #[derive(Clone, Default)]
-pub struct Memory {
+pub struct WriterState {
     /// Groups of a FIFO queue that wait for a message.
     pub(super) blocked: BlockedGroups,
     /// Rows that the table has refused since it last took one.
@@ -20,23 +20,21 @@ pub struct Memory {
     pub(super) recorded_on: Option<i32>,
 }
 
-impl Memory {
+impl WriterState {
     /// What others, or earlier calls, have recorded of the queue. Must be read before anything is received: it decides
     /// how many messages a receive may ask for.
-    pub fn recall(source: &Source, target: &Target) -> Memory {
-        let mut memory = Memory::default();
+    pub fn recall(source: &Source, target: &Target) -> WriterState {
+        let mut state = WriterState::default();
         if source.queue().url().is_fifo() {
             let url = source.queue().url().as_str();
             for awaited in rejections::awaited(&target.rejected, url) {
-                memory.blocked.block_until(
-                    awaited.group,
-                    &awaited.message_id,
-                    awaited.hidden_until,
-                );
+                state
+                    .blocked
+                    .block_until(awaited.group, &awaited.message_id, awaited.hidden_until);
             }
-            memory.receive_singly_while_blocked(source.stat(), source.visibility());
+            state.receive_singly_while_blocked(source.stat(), source.visibility());
         }
-        memory
+        state
     }
 
     /// Whether groups wait for messages that were rejected.

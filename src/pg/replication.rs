@@ -79,7 +79,7 @@ pub fn is_commit_confirmed() -> bool {
 
 /// Makes the current transaction write WAL, so that its commit waits for the standby even if it changes nothing: what
 /// it has read was committed by others before, and is confirmed when it is.
-pub fn write_a_record() {
+pub fn emit_wal_record() {
     // Some servers do not let every role call the function.
     let superuser = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
     as_role(superuser, || {

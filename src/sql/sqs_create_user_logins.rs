@@ -54,12 +54,12 @@ fn sqs_create_user_logins() -> Result<(), ErrorReport> {
         Some(Made { schema, table, row })
     });
     MADE.set(made);
-    utility::look_before_creation(make_way);
+    utility::on_create_relation(drop_untouched_table);
     Ok(())
 }
 
 /// Drops the table that this session made, if `creation` wants its name and it is as it was made.
-fn make_way(creation: &Creation) {
+fn drop_untouched_table(creation: &Creation) {
     let Some(made) = MADE.with_borrow(|made| made.clone()) else {
         return;
     };

@@ -8,7 +8,7 @@ use queue::LONGEST_POLL;
 
 use crate::argument::{in_range, positive};
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, Intake, Memory, Source, Tally, Target, Writer, prune_daily};
+use crate::ingest::{AtAbort, Intake, Source, Tally, Target, Writer, WriterState, prune_daily};
 use crate::notice;
 use crate::settings;
 use crate::stat::Progress;
@@ -54,8 +54,8 @@ impl Call {
         let _progress = Progress::begin(self.source.queue().url().as_str(), Some(self.limit));
         let target = Target::check(self.source.keeps_originals())?;
         self.source.stat().begin();
-        let memory = Memory::recall(&self.source, &target);
-        let mut writer = Writer::new(&self.source, &target, AtAbort::Release).resume(memory);
+        let state = WriterState::recall(&self.source, &target);
+        let mut writer = Writer::new(&self.source, &target, AtAbort::Release).resume(state);
         let mut intake = Intake::open(
             &self.source,
             self.source.until_empty(Some(self.limit), self.wait),

@@ -13,8 +13,8 @@ use queue::{LONGEST_POLL, Observer};
 
 use super::pending::{self, Written};
 use super::progress;
-use super::shared::{Claim, QueueSlot, STATISTICS, Statistics};
-use super::slots::{claim, claim_free_slot, find};
+use super::shared::{QueueSlot, STATISTICS, SlotRef, Statistics};
+use super::slots::{allocate_free_slot, allocate_slot, find};
 use crate::board::LONGEST_URL;
 use crate::errors::Failure;
 use crate::pg::error::Caught;
@@ -31,7 +31,7 @@ pub struct QueueStat(Arc<Counted>);
 
 struct Counted {
     url: String,
-    claim: OnceLock<Claim>,
+    slot_ref: OnceLock<SlotRef>,
     /// This process knows of a blocked group.
     receives_singly: AtomicBool,
 }
@@ -97,7 +97,7 @@ impl QueueStat {
     pub fn of(url: &str) -> QueueStat {
         let stat = QueueStat(Arc::new(Counted {
             url: url.to_owned(),
-            claim: OnceLock::new(),
+            slot_ref: OnceLock::new(),
             receives_singly: AtomicBool::new(false),
         }));
         stat.hold(find);
@@ -106,29 +106,31 @@ impl QueueStat {
 
     /// Makes room for the queue, if there is none yet: not for callers who may not ingest from it.
     pub fn begin(&self) {
-        self.hold(|all, database, url| find(all, database, url).or_else(|| claim(database, url)));
+        self.hold(|all, database, url| {
+            find(all, database, url).or_else(|| allocate_slot(database, url))
+        });
     }
 
     /// Makes room for the queue, if there is none yet and no other queue has to make way.
     pub fn begin_if_there_is_room(&self) {
-        self.hold(|_, database, url| claim_free_slot(database, url));
+        self.hold(|_, database, url| allocate_free_slot(database, url));
     }
 
-    fn hold(&self, find: impl FnOnce(&'static Statistics, Oid, &str) -> Option<Claim>) {
+    fn hold(&self, find: impl FnOnce(&'static Statistics, Oid, &str) -> Option<SlotRef>) {
         // A longer URL would be cut, to that of another queue.
         if self.slot().is_some() || self.0.url.len() > LONGEST_URL {
             return;
         }
         if let (Some(all), Some(database)) = (STATISTICS.get(), database::current())
-            && let Some(claim) = find(all, database, &self.0.url)
+            && let Some(slot_ref) = find(all, database, &self.0.url)
         {
-            // A process that has the claim already keeps it.
-            let _ = self.0.claim.set(claim);
+            // A process that has a slot already keeps it.
+            let _ = self.0.slot_ref.set(slot_ref);
         }
     }
 
     fn slot(&self) -> Option<&'static QueueSlot> {
-        self.0.claim.get()?.slot()
+        self.0.slot_ref.get()?.slot()
     }
 
     /// The slot, used now.
@@ -147,8 +149,8 @@ impl QueueStat {
     /// Counts messages written in the current (sub)transaction, once it commits.
     pub fn written(&self, written: Written) {
         progress::inserted(written.sent_at.len() as u64);
-        if let Some(claim) = self.0.claim.get() {
-            pending::count_at_commit(*claim, written);
+        if let Some(slot_ref) = self.0.slot_ref.get() {
+            pending::count_at_commit(*slot_ref, written);
         }
     }
 

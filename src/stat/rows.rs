@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::counts::State;
-use super::shared::{Claim, QueueSlot, STATISTICS};
+use super::shared::{QueueSlot, STATISTICS, SlotRef};
 use crate::errors::Failure;
 use crate::pg::{clock, database};
 
@@ -34,7 +34,9 @@ pub struct QueueRow {
 /// # Errors
 /// [`Failure::NotPreloaded`].
 pub fn queues() -> Result<Vec<QueueRow>, Failure> {
-    Ok(claims_here()?.filter_map(|claim| claim.read(row)).collect())
+    Ok(slots_here()?
+        .filter_map(|slot_ref| slot_ref.read(row))
+        .collect())
 }
 
 fn row(slot: &'static QueueSlot) -> QueueRow {
@@ -70,8 +72,8 @@ fn row(slot: &'static QueueSlot) -> QueueRow {
 
 /// Takes back what the launcher said of queues of the current database that `is_subscribed` does not know.
 pub fn forget_reasons(is_subscribed: impl Fn(&str) -> bool) {
-    let Ok(claims) = claims_here() else { return };
-    for slot in claims.filter_map(|claim| claim.slot()) {
+    let Ok(slots) = slots_here() else { return };
+    for slot in slots.filter_map(|slot_ref| slot_ref.slot()) {
         let state = State::stored(slot.state.load(Relaxed));
         let is_told_of = state.is_some_and(State::is_without_worker) || !slot.reason.is("");
         if is_told_of && !is_subscribed(&slot.url.get()) {
@@ -101,7 +103,9 @@ pub fn lags() -> Result<Vec<LagRow>, Failure> {
             sum: lag.sum(),
         }
     };
-    Ok(claims_here()?.filter_map(|claim| claim.read(row)).collect())
+    Ok(slots_here()?
+        .filter_map(|slot_ref| slot_ref.read(row))
+        .collect())
 }
 
 fn ever(time: i64) -> Option<i64> {
@@ -114,19 +118,19 @@ fn ever(time: i64) -> Option<i64> {
 /// [`Failure::NotPreloaded`].
 pub fn reset(url: Option<&str>) -> Result<(), Failure> {
     let now = clock::now();
-    let claims = claims_here()?.filter(|claim| url.is_none_or(|url| claim.is_of(url)));
+    let slots = slots_here()?.filter(|slot_ref| url.is_none_or(|url| slot_ref.is_of(url)));
     // Under the lock no slot changes hands.
     STATISTICS.locked(|_| {
-        claims
-            .filter_map(|claim| claim.slot())
+        slots
+            .filter_map(|slot_ref| slot_ref.slot())
             .for_each(|slot| slot.clear(now));
     });
     Ok(())
 }
 
-fn claims_here() -> Result<impl Iterator<Item = Claim>, Failure> {
+fn slots_here() -> Result<impl Iterator<Item = SlotRef>, Failure> {
     let all = STATISTICS.get().ok_or(Failure::NotPreloaded)?;
     let here = database::current();
     let slots = all.queues.iter();
-    Ok(slots.filter_map(move |slot| Claim::of(slot, here?)))
+    Ok(slots.filter_map(move |slot| SlotRef::of(slot, here?)))
 }

@@ -124,17 +124,17 @@ impl QueueSlot {
 /// still to be counted of such a queue (a delete on its way, a transaction that has not committed) must not be
 /// counted for the next one.
 #[derive(Clone, Copy)]
-pub struct Claim {
+pub struct SlotRef {
     slot: &'static QueueSlot,
     generation: u32,
 }
 
-impl Claim {
-    /// The claim of a queue of `database` on `slot`, if it is that of one.
-    pub fn of(slot: &'static QueueSlot, database: Oid) -> Option<Claim> {
-        // The generation first: if the slot changes hands meanwhile, the claim has lapsed already.
+impl SlotRef {
+    /// A reference to `slot`, if it is that of a queue of `database`.
+    pub fn of(slot: &'static QueueSlot, database: Oid) -> Option<SlotRef> {
+        // The generation first: if the slot changes hands meanwhile, the reference has lapsed already.
         let generation = slot.generation.load(Acquire);
-        (slot.database() == Some(database)).then_some(Claim { slot, generation })
+        (slot.database() == Some(database)).then_some(SlotRef { slot, generation })
     }
 
     /// Whether it is that of the queue `url`.

@@ -5,41 +5,41 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use pgrx::pg_sys::Oid;
 
-use super::shared::{Claim, QueueSlot, STATISTICS, Statistics};
+use super::shared::{QueueSlot, STATISTICS, SlotRef, Statistics};
 use crate::board::{self, Assignment};
 use crate::pg::{clock, database};
 
 /// The slot of the queue, if it has one.
-pub fn find(all: &'static Statistics, database: Oid, url: &str) -> Option<Claim> {
+pub fn find(all: &'static Statistics, database: Oid, url: &str) -> Option<SlotRef> {
     all.queues
         .iter()
-        .filter_map(|slot| Claim::of(slot, database))
-        .find(|claim| claim.is_of(url))
+        .filter_map(|slot| SlotRef::of(slot, database))
+        .find(|slot_ref| slot_ref.is_of(url))
 }
 
 /// Gives the queue a free slot; if there is none, one of a database that was dropped, else the one that was
 /// unused for longest and has no worker.
-pub fn claim(database: Oid, url: &str) -> Option<Claim> {
-    claim_free_slot(database, url).or_else(|| {
+pub fn allocate_slot(database: Oid, url: &str) -> Option<SlotRef> {
+    allocate_free_slot(database, url).or_else(|| {
         let at_work = board::assignments();
-        claim_slot(database, url, |all| unused_for_longest(all, &at_work))
+        allocate(database, url, |all| unused_for_longest(all, &at_work))
     })
 }
 
 /// Gives the queue a free slot, if there is one or can be.
-pub fn claim_free_slot(database: Oid, url: &str) -> Option<Claim> {
-    claim_slot(database, url, free).or_else(|| {
+pub fn allocate_free_slot(database: Oid, url: &str) -> Option<SlotRef> {
+    allocate(database, url, free).or_else(|| {
         free_those_of_dropped_databases();
-        claim_slot(database, url, free)
+        allocate(database, url, free)
     })
 }
 
 /// Gives the queue the slot that `choose` finds.
-fn claim_slot(
+fn allocate(
     database: Oid,
     url: &str,
     choose: impl FnOnce(&'static Statistics) -> Option<&'static QueueSlot>,
-) -> Option<Claim> {
+) -> Option<SlotRef> {
     let now = clock::now();
     STATISTICS.locked(|all| {
         // Another process may have been faster.
@@ -47,7 +47,7 @@ fn claim_slot(
             let slot = choose(all)?;
             slot.free();
             slot.give_to(database, url, now);
-            Claim::of(slot, database)
+            SlotRef::of(slot, database)
         })
     })?
 }

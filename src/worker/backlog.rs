@@ -21,7 +21,7 @@ const ASK_INTERVAL: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// How often to look for its answer.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the launcher has asked of queues, by their URLs.
 #[derive(Default)]
@@ -76,7 +76,7 @@ impl Asked {
     fn pause(&self) -> Duration {
         let until_asked = ASK_INTERVAL.saturating_sub(self.at.elapsed());
         if self.answer.is_some() {
-            LOOK_INTERVAL.min(until_asked)
+            POLL_INTERVAL.min(until_asked)
         } else {
             until_asked
         }

@@ -84,7 +84,7 @@ pub fn read() -> Reading {
     if !table.try_lock_for_reading() {
         return Reading::Locked;
     }
-    let distrust = distrust(&table);
+    let untrusted = find_untrusted_code(&table);
     let number = installation::number_in(schema);
     let query = format!(
         "SELECT s.queue_url, s.role::pg_catalog.oid, s.workers, s.enabled, \
@@ -100,7 +100,7 @@ pub fn read() -> Reading {
     let subscriptions = table.read(|| {
         Spi::connect(|client| {
             let rows = client.select(query.as_str(), None, &[number.into()])?;
-            rows.map(|row| Subscription::from_row(&row, table.name(), distrust.as_ref()))
+            rows.map(|row| Subscription::from_row(&row, table.name(), untrusted.as_ref()))
                 .collect::<SpiResult<_>>()
         })
     });
@@ -108,7 +108,7 @@ pub fn read() -> Reading {
 }
 
 /// Why the table is ignored: code of others may have written it, or a check of ours did not see it.
-fn distrust(table: &OwnTable) -> Option<Obstacle> {
+fn find_untrusted_code(table: &OwnTable) -> Option<Obstacle> {
     if let Err(Failure::ForeignCode { what, remedy }) = table.check() {
         let reason = format!("{what} is not part of the extension");
         return Some(Obstacle::waiting(reason, &remedy));
@@ -128,7 +128,7 @@ impl Subscription {
     fn from_row(
         row: &SpiHeapTupleData<'_>,
         table: &str,
-        distrust: Option<&Obstacle>,
+        untrusted: Option<&Obstacle>,
     ) -> SpiResult<Subscription> {
         let queue_url: String = row.get(1)?.unwrap_or_default();
         let workers: i32 = row.get(3)?.unwrap_or_default();
@@ -142,7 +142,7 @@ impl Subscription {
             Some(Obstacle::other_installation(table, &queue_url))
         } else if !enabled {
             Some(Obstacle::disabled())
-        } else if let Some(obstacle) = distrust {
+        } else if let Some(obstacle) = untrusted {
             Some(obstacle.clone())
         } else if queue_url.len() > LONGEST_URL {
             Some(Obstacle::waiting(
