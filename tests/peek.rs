@@ -22,7 +22,7 @@ fn peek(scene: &mut Scene, columns: &str) -> Vec<TextRow> {
 }
 
 #[test]
-fn it_shows_the_rows_that_an_ingest_then_makes() {
+fn sqs_peek_shows_the_rows_that_an_ingest_then_makes() {
     let queue = localstack::queue();
     queue.send(&logins::good(12));
     let database = Database::shared();

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn one_after_the_other() {
+    fn handles_are_read_back_one_after_the_other() {
         let handles = handles(&["a", "", "long"]);
         let texts: Vec<_> = (0..4).map(|index| handles.get(index)).collect();
         assert_eq!(texts, [Some("a"), Some(""), Some("long"), None]);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn eleven_or_too_long_are_refused() {
+    fn eleven_or_too_long_handles_are_refused() {
         let mut builder = HandlesBuilder::default();
         assert_eq!((0..11).filter_map(|_| builder.push("h")).count(), 10);
         assert_eq!(HandlesBuilder::default().push(&"x".repeat(65_536)), None);

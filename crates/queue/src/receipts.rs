@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn due_at_half_time_earlier_by_what_was_waited_up_to_a_quarter() {
+    fn an_extension_is_due_at_half_time_earlier_by_what_was_waited_up_to_a_quarter() {
         let asked = Instant::now();
         let seconds = Duration::from_secs;
         for (waited, due) in [(0, 15.0), (2, 15.0), (20, 27.5)] {
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn never_hidden_for_more_than_twelve_hours() {
+    fn no_message_is_hidden_for_more_than_twelve_hours() {
         let mut receipts = Receipts::default();
         let asked = Instant::now();
         take_in(&mut receipts, &remote(), 1, invisible(asked, 8 * HOUR));

@@ -400,7 +400,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn forms() {
+    fn each_form_of_queue_url_is_read() {
         let forms = [
             (
                 "https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue",
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn normalised() {
+    fn a_queue_url_is_normalised() {
         let same = [
             (
                 "HTTPS://SQS.eu-west-1.AmazonAWS.com:443/123456789012/Q/",
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn refused() {
+    fn what_is_not_a_queue_url_is_refused() {
         use InvalidQueueUrl::*;
         let long = format!("http://h/000000000000/{}", "q".repeat(81));
         let cases = [
@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns() {
+    fn a_pattern_matches_the_whole_url() {
         let url = QueueUrl::parse("https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue")
             .unwrap();
         for fits in [
