@@ -3,6 +3,12 @@
 //!
 //! [`Intake`] is the end of the channel that the backend holds; it outlives transactions. [`Writer`] turns messages
 //! into rows inside the current transaction. [`receipts`] ensures that only what commits is deleted.
+//!
+//! What does not become a row:
+//! - `user_logins` *refuses* a row when its INSERT fails. [`fault`] decides what that means: the message is rejected,
+//!   or the call fails. After [`refusals`] in succession, the table is at fault.
+//! - A message is *rejected* if it cannot be decoded, or its row is refused: [`rejection`] says why, [`rejections`]
+//!   keeps the record, `sqs_rejected`.
 
 mod chunk;
 pub mod fault;
