@@ -467,6 +467,7 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Report {
 fn sentence(text: &str) -> String {
     let text = text.trim_end_matches('.');
     let word = text.split(' ').next().unwrap_or_default();
+    let word = word.trim_end_matches(':');
     let first = word.chars().next();
     match first.filter(|_| word.chars().all(|c| c.is_ascii_lowercase())) {
         Some(first) => format!("{}{}.", first.to_ascii_uppercase(), &text[1..]),
@@ -508,6 +509,7 @@ mod tests {
                 "Code: The queue does not exist.",
                 "Code: The queue does not exist.",
             ),
+            ("region: it must be short", "Region: it must be short."),
             (
                 "sqs.example does not speak HTTP",
                 "sqs.example does not speak HTTP.",
