@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use crate::batch::Verdict;
 use crate::engine::Engine;
+use crate::entries::Verdict;
 use crate::error::Error;
 use crate::receipts::Extension;
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::batch::{BATCH, Verdict};
+use crate::entries::{MOST_ENTRIES, Verdict};
 use crate::error::Error;
 use crate::handles::{Handles, Kept, Store};
 use crate::observed::{Observer, Queue};
@@ -183,23 +183,23 @@ impl Receipts {
     }
 
     /// Takes a message over from its owner, once: the queue it is from.
-    pub(crate) fn claim(&mut self, receipt: Receipt) -> Option<Rc<Remote>> {
+    pub(crate) fn take_over(&mut self, receipt: Receipt) -> Option<Rc<Remote>> {
         let response = self.held.get_mut(&receipt.response())?;
         let was_owned = response.owned & receipt.bit() != 0;
         response.owned &= !receipt.bit();
         was_owned.then(|| response.remote.clone())
     }
 
-    /// The handles of a batch, in order; empty where a message is not held, or its handle is lost.
-    pub(crate) fn handles(&self, batch: &[Receipt]) -> Vec<String> {
+    /// The handles of one request, in order; empty where a message is not held, or its handle is lost.
+    pub(crate) fn handles(&self, receipts: &[Receipt]) -> Vec<String> {
         let mut last_read: Option<(u64, Handles)> = None;
-        batch
+        receipts
             .iter()
             .map(|receipt| self.handle(*receipt, &mut last_read).unwrap_or_default())
             .collect()
     }
 
-    /// A batch is mostly of one response, which is read from its file once.
+    /// A request is mostly of one response, which is read from its file once.
     fn handle(&self, receipt: Receipt, last_read: &mut Option<(u64, Handles)>) -> Option<String> {
         let number = receipt.response();
         let place = match &self.held.get(&number)?.handles {
@@ -325,7 +325,7 @@ impl Receipts {
     ) {
         let now = Instant::now();
         let again_at = now + (extension.visibility / 8).max(SHORTEST_RETRY);
-        let all_again = [Verdict::Again; BATCH];
+        let all_again = [Verdict::Again; MOST_ENTRIES];
         let (verdicts, may_be_done) = match outcome {
             Ok(verdicts) => (&verdicts[..], false),
             Err(error) => (&all_again[..], error.leaves_outcome_open()),
@@ -379,7 +379,7 @@ impl HeldResponse {
             Some(begun) => {
                 let fits = Rc::ptr_eq(&begun.remote, &self.remote)
                     && begun.visibility == visibility
-                    && begun.receipts.len() + self.kept.count_ones() as usize <= BATCH;
+                    && begun.receipts.len() + self.kept.count_ones() as usize <= MOST_ENTRIES;
                 if !fits {
                     return false;
                 }
@@ -392,7 +392,7 @@ impl HeldResponse {
 }
 
 fn receipts_of(response: u64, mask: u16) -> impl Iterator<Item = Receipt> {
-    (0..BATCH)
+    (0..MOST_ENTRIES)
         .map(move |index| Receipt::new(response, index))
         .filter(move |receipt| mask & receipt.bit() != 0)
 }
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn due_at_half_time_earlier_by_what_was_waited_up_to_a_quarter() {
+    fn an_extension_is_due_at_half_time_earlier_by_what_was_waited_up_to_a_quarter() {
         let asked = Instant::now();
         let seconds = Duration::from_secs;
         for (waited, due) in [(0, 15.0), (2, 15.0), (20, 27.5)] {
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn never_hidden_for_more_than_twelve_hours() {
+    fn no_message_is_hidden_for_more_than_twelve_hours() {
         let mut receipts = Receipts::default();
         let asked = Instant::now();
         take_in(&mut receipts, &remote(), 1, invisible(asked, 8 * HOUR));
@@ -516,8 +516,8 @@ mod tests {
         assert_eq!(taken.len(), 10);
         for receipt in &taken {
             assert_eq!(receipts.handles(&[*receipt]), ["h"]);
-            assert!(receipts.claim(*receipt).is_some());
-            assert!(receipts.claim(*receipt).is_none());
+            assert!(receipts.take_over(*receipt).is_some());
+            assert!(receipts.take_over(*receipt).is_none());
             receipts.forget(*receipt);
         }
         assert!(receipts.is_empty());

@@ -19,7 +19,7 @@ const MOST_CALLS_FIFO: usize = 16;
 const FIRST_CALLS: usize = 16;
 
 /// Most messages that a queue lets be in flight (SQS developer guide, "Quotas").
-const MOST_IN_FLIGHT: usize = 120_000;
+pub const MOST_IN_FLIGHT: usize = 120_000;
 
 /// There is one for each queue, however many receive from it, so that what they settle shares calls.
 pub(crate) struct Remote {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const WORTH_IT: f64 = 1.1;
 
 /// How soon to look again whether more calls bring more, and how soon after being told to slow down.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+const RETRY_GROWTH_AFTER: Duration = Duration::from_millis(250);
 const LOOK_AGAIN_AFTER_THROTTLING: Duration = Duration::from_secs(5);
 
 /// The number of calls that may be in flight.
@@ -88,10 +88,10 @@ impl Window {
         match self.phase {
             Phase::Growing { rate_before } if rate < rate_before * WORTH_IT => {
                 self.size = (self.size / 2).max(1);
-                self.settle(now + LOOK_AGAIN_AFTER);
+                self.settle(now + RETRY_GROWTH_AFTER);
             }
             Phase::Settled { look_again } if now < look_again => {}
-            _ if self.size == self.most => self.settle(now + LOOK_AGAIN_AFTER),
+            _ if self.size == self.most => self.settle(now + RETRY_GROWTH_AFTER),
             _ => {
                 self.size = (self.size * 2).min(self.most);
                 self.phase = Phase::Growing { rate_before: rate };
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_as_far_as_it_may_where_each_call_takes_its_time() {
+    fn a_window_grows_as_far_as_it_may_where_each_call_takes_its_time() {
         for latency in [0.005, 0.010, 0.020] {
             let mut window = Window::new(1, 100);
             assert_eq!(simulate(&mut window, |_| latency).0, 100, "{latency} s");
@@ -152,14 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_small_where_one_call_waits_for_the_other() {
+    fn a_window_stays_small_where_one_call_waits_for_the_other() {
         let mut window = Window::new(1, 256);
         let (_, largest) = simulate(&mut window, |under_way| 0.007 * under_way as f64);
         assert!(largest <= 8, "{largest}");
     }
 
     #[test]
-    fn it_stops_where_the_server_is_busy() {
+    fn a_window_stops_growing_where_the_server_is_busy() {
         // Sixteen at a time, in 10 ms each.
         let busy = |under_way: usize| 0.010 * (under_way as f64 / 16.0).max(1.0);
         let mut window = Window::new(1, 256);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn throttling_halves_it_for_a_while() {
+    fn throttling_halves_a_window_for_a_while() {
         let mut window = Window::new(1, 64);
         simulate(&mut window, |_| 0.010);
         window.throttled(Instant::now() + Duration::from_secs(2));
