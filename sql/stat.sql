@@ -16,7 +16,7 @@ COMMENT ON COLUMN sqs_stat.delete_failures IS 'Messages that could not be delete
 COMMENT ON COLUMN sqs_stat.errors IS 'Calls and batches of workers that failed';
 COMMENT ON COLUMN sqs_stat.last_error IS 'Message of the last error, cut to 255 bytes';
 COMMENT ON COLUMN sqs_stat.last_error_at IS 'When the last error happened';
-COMMENT ON COLUMN sqs_stat.last_commit IS 'When messages of the queue were committed last';
+COMMENT ON COLUMN sqs_stat.last_commit IS 'When messages of the queue were last committed';
 COMMENT ON COLUMN sqs_stat.lag_p50 IS
     'Time from SentTimestamp to commit that half of the inserted rows did not exceed: upper bound of a bucket of '
     'sqs_stat_lag';
@@ -28,14 +28,14 @@ COMMENT ON COLUMN sqs_stat.state IS
     'subscription without workers: waiting because none can be started, disabled, resting because it was made in '
     'another installation';
 COMMENT ON COLUMN sqs_stat.reason IS
-    'Why fewer workers run than the subscription asks for; NULL: there is no reason';
+    'Why fewer workers run than the subscription asks for; NULL if there is no known reason';
 COMMENT ON COLUMN sqs_stat.backlog IS
-    'Messages that wait in the queue, about, as it said at backlog_at; NULL where it is not subscribed to, or may '
-    'not be asked';
+    'Approximate number of messages waiting in the queue at backlog_at; NULL if it has no subscription or its '
+    'attributes cannot be read';
 COMMENT ON COLUMN sqs_stat.backlog_at IS
     'When the queue was asked: once a minute at most, where the server may call GetQueueAttributes';
 COMMENT ON COLUMN sqs_stat.stats_reset IS
-    'Since when all this is counted: the first use since the server started, or the last sqs_stat_reset()';
+    'Start of counting: first use since server start, or the last sqs_stat_reset()';
 
 CREATE VIEW sqs_stat_lag AS
     SELECT queue_url, le, count, sum
@@ -56,7 +56,7 @@ CREATE VIEW sqs_progress AS
 COMMENT ON VIEW sqs_progress IS 'Calls of sqs_ingest and sqs_drain, and workers, that run in this database now';
 COMMENT ON COLUMN sqs_progress.pid IS 'Process, as in pg_stat_activity';
 COMMENT ON COLUMN sqs_progress.queue_url IS 'URL of the queue';
-COMMENT ON COLUMN sqs_progress.target IS 'Most messages that it will receive; NULL: no limit';
+COMMENT ON COLUMN sqs_progress.target IS 'Maximum number of messages to receive; NULL if unlimited';
 COMMENT ON COLUMN sqs_progress.received IS 'Messages received so far';
 COMMENT ON COLUMN sqs_progress.inserted IS 'Rows inserted so far, committed or not';
 COMMENT ON COLUMN sqs_progress.started IS 'When the call began';

@@ -54,10 +54,10 @@ COMMENT ON COLUMN sqs_rejected.message_id IS 'MessageId of the message';
 COMMENT ON COLUMN sqs_rejected.reason IS 'Field and rule that it breaks, or what user_logins refused, as last seen';
 COMMENT ON COLUMN sqs_rejected.sqlstate IS 'SQLSTATE of the reason';
 COMMENT ON COLUMN sqs_rejected.times_seen IS 'How many times it was received and rejected';
-COMMENT ON COLUMN sqs_rejected.first_seen IS 'When it was rejected first';
-COMMENT ON COLUMN sqs_rejected.last_seen IS 'When it was rejected last';
+COMMENT ON COLUMN sqs_rejected.first_seen IS 'When it was first rejected';
+COMMENT ON COLUMN sqs_rejected.last_seen IS 'When it was last rejected';
 COMMENT ON COLUMN sqs_rejected.message_group IS
-    'Group of a FIFO queue that waits for the message; NULL if none does, or none does any more';
+    'FIFO group that waits for the message; NULL if none does';
 COMMENT ON COLUMN sqs_rejected.visible_at IS
     'About when SQS hands it out again or moves it to the dead-letter queue; NULL if it was deleted';
 

@@ -18,7 +18,8 @@ use crate::pg::{background_worker, clock, database};
 /// The most workers that can run at once, of all subscriptions together.
 pub const SLOTS: usize = 64;
 
-/// The longest queue URL, in bytes. AWS' are below 200.
+/// The longest queue URL, in bytes. AWS' are below 200; a normalised one has a host of at most 253 bytes and a path of
+/// at most 140.
 pub const LONGEST_URL: usize = 512;
 
 /// How long a worker may take from being asked for to taking its slot, in microseconds: one that could not be forked
@@ -50,7 +51,7 @@ struct Slot {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum State {
+enum SlotState {
     Free,
     Starting,
     Running,
@@ -58,12 +59,12 @@ enum State {
 }
 
 impl Slot {
-    fn is(&self, states: &[State]) -> bool {
+    fn is(&self, states: &[SlotState]) -> bool {
         let state = self.state.load(Relaxed);
         states.iter().any(|known| *known as u8 == state)
     }
 
-    fn set(&self, state: State) {
+    fn set(&self, state: SlotState) {
         self.state.store(state as u8, Relaxed);
         self.since.store(clock::now(), Relaxed);
     }
@@ -178,7 +179,7 @@ pub fn become_launcher() {
 pub fn entries() -> Vec<Entry> {
     let entries = BOARD.locked(|board| {
         free_what_never_started(board);
-        in_states(board, &[State::Starting, State::Running])
+        in_states(board, &[SlotState::Starting, SlotState::Running])
             .map(|(slot, place)| Entry {
                 assignment: place.assignment(),
                 slot,
@@ -191,20 +192,23 @@ pub fn entries() -> Vec<Entry> {
 fn free_what_never_started(board: &Board) {
     let now = clock::now();
     for slot in &board.slots {
-        if slot.is(&[State::Starting]) && now - slot.since.load(Relaxed) > LONGEST_START {
-            slot.set(State::Free);
+        if slot.is(&[SlotState::Starting]) && now - slot.since.load(Relaxed) > LONGEST_START {
+            slot.set(SlotState::Free);
         }
     }
 }
 
-fn in_states<'b>(board: &'b Board, states: &'b [State]) -> impl Iterator<Item = (usize, &'b Slot)> {
+fn in_states<'b>(
+    board: &'b Board,
+    states: &'b [SlotState],
+) -> impl Iterator<Item = (usize, &'b Slot)> {
     let slots = board.slots.iter().enumerate();
     slots.filter(|(_, slot)| slot.is(states))
 }
 
 /// What all workers do that are starting, running or ending. Nothing where the library is not preloaded.
 pub fn assignments() -> Vec<Assignment> {
-    const IN_USE: &[State] = &[State::Starting, State::Running, State::Ending];
+    const IN_USE: &[SlotState] = &[SlotState::Starting, SlotState::Running, SlotState::Ending];
     let assignments = BOARD.locked(|board| {
         in_states(board, IN_USE)
             .map(|(_, slot)| slot.assignment())
@@ -216,23 +220,23 @@ pub fn assignments() -> Vec<Assignment> {
 /// Whether a worker has been told to end, and has not yet.
 pub fn is_any_ending() -> bool {
     BOARD
-        .locked(|board| in_states(board, &[State::Ending]).next().is_some())
+        .locked(|board| in_states(board, &[SlotState::Ending]).next().is_some())
         .unwrap_or(false)
 }
 
 /// Reserves a slot for a worker that is about to be started. `None`: all are in use.
 pub fn reserve(assignment: &Assignment) -> Option<usize> {
     BOARD.locked(|board| {
-        let (index, slot) = in_states(board, &[State::Free]).next()?;
+        let (index, slot) = in_states(board, &[SlotState::Free]).next()?;
         slot.assign(assignment);
-        slot.set(State::Starting);
+        slot.set(SlotState::Starting);
         Some(index)
     })?
 }
 
 /// Gives a slot back whose worker could not be asked for.
 pub fn give_back(slot: usize) {
-    BOARD.locked(|board| board.slots[slot].set(State::Free));
+    BOARD.locked(|board| board.slots[slot].set(SlotState::Free));
 }
 
 /// Tells the worker in `slot` to end, if it still does what `assignment` says.
@@ -242,13 +246,13 @@ pub fn stop(slot: usize, assignment: &Assignment) {
         if slot.assignment() != *assignment {
             return;
         }
-        if slot.is(&[State::Running]) {
-            slot.set(State::Ending);
+        if slot.is(&[SlotState::Running]) {
+            slot.set(SlotState::Ending);
             // A worker frees its slot, under this lock, before its process ends: the id is not reused yet.
             background_worker::terminate(slot.pid.load(Relaxed));
-        } else if slot.is(&[State::Starting]) {
+        } else if slot.is(&[SlotState::Starting]) {
             // It finds its slot gone and ends by itself.
-            slot.set(State::Free);
+            slot.set(SlotState::Free);
         }
     });
 }
@@ -267,11 +271,11 @@ static WORKER_ENDS: Finish = Finish(|| {
 pub fn take(slot: usize) -> Option<Assignment> {
     let assignment = BOARD.locked(|board| {
         let place = board.slots.get(slot)?;
-        if !place.is(&[State::Starting]) {
+        if !place.is(&[SlotState::Starting]) {
             return None;
         }
         place.pid.store(background_worker::process_id(), Relaxed);
-        place.set(State::Running);
+        place.set(SlotState::Running);
         Some(place.assignment())
     })??;
     TAKEN.set(Some(slot));
@@ -285,7 +289,7 @@ pub fn running(queue_url: &str) -> i32 {
         return 0;
     };
     let count = BOARD.locked(|board| {
-        in_states(board, &[State::Running])
+        in_states(board, &[SlotState::Running])
             .filter(|(_, slot)| slot.database.load(Relaxed) == here.to_u32())
             .filter(|(_, slot)| slot.queue_url.is(queue_url))
             .count()

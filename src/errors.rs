@@ -118,12 +118,12 @@ impl From<InvalidEndpoint> for Failure {
 impl From<Failure> for ErrorReport {
     #[track_caller]
     fn from(failure: Failure) -> ErrorReport {
-        let Said {
+        let Report {
             code,
             message,
             detail,
             hint,
-        } = said(failure);
+        } = report_of(failure);
         let mut report = ErrorReport::new(code, message, "user_logins_sqs");
         if let Some(detail) = detail {
             report = report.set_detail(detail);
@@ -135,16 +135,16 @@ impl From<Failure> for ErrorReport {
     }
 }
 
-struct Said {
+struct Report {
     code: PgSqlErrorCode,
     message: String,
     detail: Option<String>,
     hint: Option<String>,
 }
 
-impl Said {
-    fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Said {
-        Said {
+impl Report {
+    fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Report {
+        Report {
             code,
             message: message.into(),
             detail: None,
@@ -152,26 +152,26 @@ impl Said {
         }
     }
 
-    fn detail(self, detail: impl Into<String>) -> Said {
-        Said {
+    fn detail(self, detail: impl Into<String>) -> Report {
+        Report {
             detail: Some(detail.into()),
             ..self
         }
     }
 
-    fn hint(self, hint: impl Into<String>) -> Said {
-        Said {
+    fn hint(self, hint: impl Into<String>) -> Report {
+        Report {
             hint: Some(hint.into()),
             ..self
         }
     }
 }
 
-fn said(failure: Failure) -> Said {
+fn report_of(failure: Failure) -> Report {
     use Failure::*;
     use PgSqlErrorCode::*;
     match failure {
-        NullArgument(argument) => Said::new(
+        NullArgument(argument) => Report::new(
             ERRCODE_NULL_VALUE_NOT_ALLOWED,
             format!("{argument} must not be NULL"),
         )
@@ -183,65 +183,66 @@ fn said(failure: Failure) -> Said {
             _ => "Omit the argument to use its default.",
         }),
         OutOfRange { argument, value, range } => {
-            Said::new(ERRCODE_INVALID_PARAMETER_VALUE, format!("{argument} is out of range: {value}"))
+            Report::new(ERRCODE_INVALID_PARAMETER_VALUE, format!("{argument} is out of range: {value}"))
                 .hint(format!("It must be {range}."))
         }
-        NotAQueueUrl(why) => Said::new(ERRCODE_INVALID_PARAMETER_VALUE, "not the URL of an SQS queue")
-            .detail(why.to_string())
+        NotAQueueUrl(why) => Report::new(ERRCODE_INVALID_PARAMETER_VALUE, "not the URL of an SQS queue")
+            .detail(sentence(&why.to_string()))
             .hint(
                 "A queue URL looks like https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue; \
                  \"aws sqs get-queue-url --queue-name login-queue\" prints it.",
             ),
-        BadEndpoint(why) => {
-            Said::new(ERRCODE_INVALID_PARAMETER_VALUE, "invalid user_logins_sqs.endpoint_url or user_logins_sqs.region")
-                .detail(why.to_string())
-                .hint("An endpoint is a scheme and a host, such as https://sqs.eu-west-1.amazonaws.com.")
-        }
+        BadEndpoint(why) => Report::new(
+            ERRCODE_INVALID_PARAMETER_VALUE,
+            "invalid user_logins_sqs.endpoint_url or user_logins_sqs.region",
+        )
+        .detail(sentence(&why.to_string()))
+        .hint("An endpoint is a scheme and a host, such as https://sqs.eu-west-1.amazonaws.com."),
         QueueNotAllowed { queue } => {
-            Said::new(ERRCODE_INSUFFICIENT_PRIVILEGE, format!("queue \"{queue}\" is not allowed here"))
+            Report::new(ERRCODE_INSUFFICIENT_PRIVILEGE, format!("queue \"{queue}\" is not allowed here"))
                 .detail("No pattern in user_logins_sqs.allowed_queues matches its URL.")
                 .hint("A superuser can add it to user_logins_sqs.allowed_queues.")
         }
         MaskKeyUnreadable { file, why } => {
-            Said::new(ERRCODE_UNDEFINED_FILE, format!("could not read mask key file \"{file}\": {why}"))
+            Report::new(ERRCODE_UNDEFINED_FILE, format!("could not read mask key file \"{file}\": {why}"))
                 .detail("Nothing was received, because masks made without the key would not match those made with it.")
                 .hint("user_logins_sqs.mask_key_file must name a file that the server's \
                     operating-system user can read.")
         }
-        MaskKeyTooShort { file, bytes, least } => Said::new(
+        MaskKeyTooShort { file, bytes, least } => Report::new(
             ERRCODE_INVALID_PARAMETER_VALUE,
             format!("the key in mask key file \"{file}\" is too short: {bytes} bytes"),
         )
         .detail(format!("A key has at least {least} bytes."))
         .hint("Generate one with \"openssl rand -hex 32\"."),
-        MaskKeyMalformed { file, line } => Said::new(
+        MaskKeyMalformed { file, line } => Report::new(
             ERRCODE_INVALID_PARAMETER_VALUE,
             format!("line {line} of mask key file \"{file}\" is not a key"),
         )
         .detail("In a file of more than one line, each line must be a name and a key.")
         .hint("Write one key per line as \"name: key\", the current key first, or a single key without a name."),
         RecipientsUnreadable { file, why } => {
-            Said::new(ERRCODE_UNDEFINED_FILE, format!("could not read vault recipients file \"{file}\": {why}"))
+            Report::new(ERRCODE_UNDEFINED_FILE, format!("could not read vault recipients file \"{file}\": {why}"))
                 .detail("Nothing was received, since originals could not be kept.")
                 .hint("user_logins_sqs.vault_recipients_file must name a file that the server's \
                     operating-system user can read.")
         }
         RecipientsUnusable { file, why } => {
-            Said::new(ERRCODE_INVALID_PARAMETER_VALUE, format!("invalid vault recipients file \"{file}\": {why}"))
+            Report::new(ERRCODE_INVALID_PARAMETER_VALUE, format!("invalid vault recipients file \"{file}\": {why}"))
                 .detail("Nothing was received, since originals could not be kept.")
                 .hint("The file must hold one public key (age1...) per line, as printed by age-keygen.")
         }
-        DataKeyLost => Said::new(ERRCODE_INTERNAL_ERROR, "the data key of a sealed original is not known")
+        DataKeyLost => Report::new(ERRCODE_INTERNAL_ERROR, "the data key of a sealed original is not known")
             .detail("Nobody could open what it sealed. No message was rejected; all are kept or released.")
             .hint("Try again in another session, and please report it."),
-        CannotSeal(why) => Said::new(ERRCODE_SYSTEM_ERROR, format!("could not seal an original: {why}"))
+        CannotSeal(why) => Report::new(ERRCODE_SYSTEM_ERROR, format!("could not seal an original: {why}"))
             .detail("No message was rejected; all are kept or released.")
             .hint("Try again later."),
         NotInstalled => {
-            Said::new(ERRCODE_UNDEFINED_OBJECT, "extension \"user_logins_sqs\" is not installed in this database")
+            Report::new(ERRCODE_UNDEFINED_OBJECT, "extension \"user_logins_sqs\" is not installed in this database")
                 .hint("Use CREATE EXTENSION user_logins_sqs.")
         }
-        NotUtf8 { encoding } => Said::new(
+        NotUtf8 { encoding } => Report::new(
             ERRCODE_FEATURE_NOT_SUPPORTED,
             "user_logins_sqs requires a database with encoding UTF8",
         )
@@ -249,26 +250,26 @@ fn said(failure: Failure) -> Said {
             every message. Nothing was received."))
         .hint("Create a database with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and \
             install the extension there."),
-        NoTable { table, create } => Said::new(ERRCODE_UNDEFINED_TABLE, format!("table {table} does not exist"))
+        NoTable { table, create } => Report::new(ERRCODE_UNDEFINED_TABLE, format!("table {table} does not exist"))
             .detail("Ingested messages are inserted into this table. Nothing was received.")
             .hint(format!("Create the table: {create}")),
         Misshapen { table, problem, create } => {
-            Said::new(ERRCODE_DATATYPE_MISMATCH, format!("table {table} cannot store logins"))
+            Report::new(ERRCODE_DATATYPE_MISMATCH, format!("table {table} cannot store logins"))
                 .detail(problem)
                 .hint(format!("The table must have the columns of: {create} Additional columns need defaults."))
         }
         NoInsertRight { table } => {
-            Said::new(ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for table {table}"))
+            Report::new(ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for table {table}"))
                 .detail("Rows are inserted with the rights of the caller. Nothing was received.")
                 .hint(format!("Ask the table's owner to GRANT INSERT ON {table}."))
         }
-        NoPolicy { table } => Said::new(
+        NoPolicy { table } => Report::new(
             ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("row-level security policies of table {table} allow no INSERT by the current user"),
+            format!("row-level security policies of table {table} do not allow the current user to INSERT"),
         )
         .detail("Rows are inserted with the rights of the caller. Nothing was received.")
         .hint(format!("Ask the table's owner to CREATE POLICY ... ON {table} FOR INSERT.")),
-        ForeignTable { table } => Said::new(
+        ForeignTable { table } => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {table} is a foreign table but the ledger is not"),
         )
@@ -276,96 +277,96 @@ fn said(failure: Failure) -> Said {
             insert a message twice. Nothing was received.")
         .hint("Put the ledger on the same foreign server, or set \
             user_logins_sqs.allow_foreign_table if duplicate rows are acceptable."),
-        ForeignLedger { ledger, table } => Said::new(
+        ForeignLedger { ledger, table } => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("foreign ledger {ledger} does not commit together with table {table}"),
         )
         .detail("Both must be foreign tables of one server, reached through one user mapping; \
             otherwise messages can be lost. Nothing was received.")
         .hint("Create the user mapping FOR PUBLIC, so that the ledger's owner and the caller share it."),
-        ForeignCode { what, remedy } => Said::new(
+        ForeignCode { what, remedy } => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("{what} is not part of the extension"),
         )
         .detail("The extension writes its tables with their owners' privileges, and would run that code with them.")
         .hint(remedy),
         Failure::IdleTrigger(trigger) => {
-            Said::new(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, trigger.problem)
+            Report::new(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, trigger.problem)
                 .detail("Sessions would rely on originals in the vault that others have deleted. Nothing was received.")
                 .hint(trigger.remedy)
         }
-        VaultOpenToOthers { table } => Said::new(
+        VaultOpenToOthers { table } => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("row-level security is not enabled for table {table}"),
         )
         .detail("Roles with rights on all tables could read sealed originals. Nothing was received.")
         .hint(format!("Use ALTER TABLE {table} ENABLE ROW LEVEL SECURITY.")),
-        CannotCommit => Said::new(
+        CannotCommit => Report::new(
             ERRCODE_INVALID_TRANSACTION_TERMINATION,
             "sqs_drain cannot run inside a transaction block, a function or an EXCEPTION block",
         )
         .detail("It commits after each batch. Nothing was received.")
         .hint("Use a top-level CALL, or call sqs_ingest, which runs in your transaction."),
-        CannotPrepare => Said::new(
+        CannotPrepare => Report::new(
             ERRCODE_FEATURE_NOT_SUPPORTED,
             "cannot PREPARE a transaction that has ingested messages",
         )
         .detail("This session deletes the messages when the transaction commits, but a prepared \
             transaction may be committed by another session.")
         .hint("Use COMMIT."),
-        NotPreloaded => Said::new(
+        NotPreloaded => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             "user_logins_sqs must be loaded via shared_preload_libraries",
         )
         .detail("Background workers and statistics require that the library is loaded at server start.")
         .hint("Add it to postgresql.conf, as in shared_preload_libraries = 'user_logins_sqs', and restart the server."),
-        WrongDatabase { database } => Said::new(
+        WrongDatabase { database } => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("subscriptions are managed in database \"{database}\""),
         )
         .hint("Call the function there, or set user_logins_sqs.database to this database."),
-        CannotLogin { role } => Said::new(
+        CannotLogin { role } => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("role \"{role}\" is not permitted to log in"),
         )
         .detail("Workers connect as the role that subscribed.")
         .hint("Use ALTER ROLE ... LOGIN (a password is not needed), or subscribe as another role."),
-        NotSubscriber { queue } => Said::new(
+        NotSubscriber { queue } => Report::new(
             ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("the subscription of queue \"{queue}\" belongs to another role"),
         )
         .hint("Only that role, its members and superusers can change it."),
-        NotMember { role } => Said::new(
+        NotMember { role } => Report::new(
             ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("must be a member of role \"{role}\" to subscribe as it"),
         )
         .detail("Workers run as the role that a row of sqs_subscription names.")
         .hint("Subscribe as that role, or ask for membership in it."),
         NotSubscribed { queue } => {
-            Said::new(ERRCODE_UNDEFINED_OBJECT, format!("queue \"{queue}\" is not subscribed to"))
+            Report::new(ERRCODE_UNDEFINED_OBJECT, format!("subscription to queue \"{queue}\" does not exist"))
                 .hint("See sqs_subscription.")
         }
-        AllRefused { table, rows, last } => Said::new(
+        AllRefused { table, rows, last } => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {table} refuses every row"),
         )
         .detail(format!("At least {rows} rows in succession were refused. The last error was {last}."))
         .hint("Check the table's constraints, triggers and policies. No message was rejected."),
-        NoPartition { table, message } => Said::new(
+        NoPartition { table, message } => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {table} has no partition for a row"),
         )
         .detail(format!("The error was: {message}."))
         .hint("Create the partition, or a DEFAULT partition. No message was rejected."),
         NoIoThread(why) => {
-            Said::new(ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start the I/O thread: {why}"))
+            Report::new(ERRCODE_INSUFFICIENT_RESOURCES, format!("could not start the I/O thread: {why}"))
                 .hint("Check the limit on processes and threads of the server's operating-system user.")
         }
         Sqs { queue, host, region, error } => sqs(&queue, &host, &region, error),
     }
 }
 
-fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
+fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Report {
     use PgSqlErrorCode::*;
     let (code, message, hint) = match error.kind {
         ErrorKind::Unreachable => (
@@ -401,7 +402,7 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         ),
         ErrorKind::NoCredentials => (
             ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-            "no AWS credentials found".to_owned(),
+            "could not find AWS credentials".to_owned(),
             "Provide credentials to the server process: an instance or task role, a profile, or \
              AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in its environment.",
         ),
@@ -438,7 +439,7 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
         ErrorKind::Refused => (
             ERRCODE_EXTERNAL_ROUTINE_INVOCATION_EXCEPTION,
             format!("\"{host}\" refused the request"),
-            "The DETAIL is the response.",
+            "SQS gave the reason in the DETAIL.",
         ),
         ErrorKind::Internal => (
             ERRCODE_INTERNAL_ERROR,
@@ -457,9 +458,21 @@ fn sqs(queue: &str, host: &str, region: &str, error: queue::Error) -> Said {
     } else {
         ""
     };
-    Said::new(code, message)
-        .detail(error.detail)
+    Report::new(code, message)
+        .detail(sentence(&error.detail))
         .hint(format!("{hint}{signed_for}{see_check}"))
+}
+
+/// `text`, a clause, as a sentence. What is a name is not capitalised: a host, a field.
+fn sentence(text: &str) -> String {
+    let text = text.trim_end_matches('.');
+    let word = text.split(' ').next().unwrap_or_default();
+    let word = word.trim_end_matches(':');
+    let first = word.chars().next();
+    match first.filter(|_| word.chars().all(|c| c.is_ascii_lowercase())) {
+        Some(first) => format!("{}{}.", first.to_ascii_uppercase(), &text[1..]),
+        None => format!("{text}."),
+    }
 }
 
 /// The end of a hint where `sqs_check` can say more.
@@ -479,4 +492,30 @@ fn sqs_check_tells_more(kind: ErrorKind) -> bool {
             | BadCredentials
             | NotSqs
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clause_becomes_a_sentence_and_a_name_stays_as_it_is() {
+        for (clause, expected) in [
+            (
+                "it must not hold a user name",
+                "It must not hold a user name.",
+            ),
+            (
+                "Code: The queue does not exist.",
+                "Code: The queue does not exist.",
+            ),
+            ("region: it must be short", "Region: it must be short."),
+            (
+                "sqs.example does not speak HTTP",
+                "sqs.example does not speak HTTP.",
+            ),
+        ] {
+            assert_eq!(sentence(clause), expected);
+        }
+    }
 }

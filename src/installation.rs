@@ -10,13 +10,14 @@ use std::ffi::CStr;
 use pgrx::pg_sys;
 
 use crate::own_tables::EXTENSION;
-use crate::pg::{query, relation};
+use crate::pg::or_raise::OrRaise;
+use crate::pg::{extension, query, relation};
 
 const SEQUENCE: &CStr = c"sqs_installation";
 
 /// The number of the installation in this database, if there is one.
 pub fn number() -> Option<i64> {
-    number_in(relation::extension_schema(EXTENSION)?)
+    number_in(extension::schema(EXTENSION)?)
 }
 
 /// The number of the installation in `schema`.
@@ -26,6 +27,5 @@ pub fn number_in(schema: pg_sys::Oid) -> Option<i64> {
         "SELECT seqstart FROM pg_catalog.pg_sequence WHERE seqrelid OPERATOR(pg_catalog.=) $1",
         &[sequence.into()],
     )
-    .ok()
-    .flatten()
+    .or_raise()
 }

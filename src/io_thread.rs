@@ -3,17 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use queue::{Hidden, Io, Pending, Receipt, Setup};
+use queue::{Hidden, Io, PendingAnswer, Receipt, Setup};
 
 use crate::errors::Failure;
 use crate::pg::{exit, latch, open_files, temporary_file};
 use crate::settings;
 
 /// How long a process that ends waits for deletes and releases under way.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const EXIT_GRACE: Duration = Duration::from_secs(5);
 
 /// How long it does so once the postmaster has died: while this process lives, no new server can start.
-const LAST_WORDS_OF_AN_ORPHAN: Duration = Duration::from_millis(200);
+const ORPHAN_EXIT_GRACE: Duration = Duration::from_millis(200);
 
 /// The I/O thread's open files beside connections: its poller, what wakes it and the backend, name look-ups, files of
 /// receipt handles.
@@ -100,7 +100,7 @@ fn allow_connections(io: &Io) {
 
 /// Waits for the answers to what was asked, for as long as `limit`; interrupts are handled meanwhile. `None` stands for
 /// an answer that did not come, or cannot come any more.
-pub fn answers<T>(mut asked: Vec<Pending<T>>, limit: Duration) -> Vec<Option<T>> {
+pub fn answers<T>(mut asked: Vec<PendingAnswer<T>>, limit: Duration) -> Vec<Option<T>> {
     let until = Instant::now() + limit;
     let mut answers: Vec<Option<Option<T>>> = asked.iter().map(|_| None).collect();
     loop {
@@ -149,9 +149,9 @@ pub fn hidden_until(receipt: Receipt) -> Hidden {
 fn end() {
     if let Some(io) = IO.with(|io| io.try_borrow_mut().ok().and_then(|mut io| io.take())) {
         io.shut_down(if exit::is_orphan() {
-            LAST_WORDS_OF_AN_ORPHAN
+            ORPHAN_EXIT_GRACE
         } else {
-            LAST_WORDS
+            EXIT_GRACE
         });
     }
 }

@@ -18,7 +18,8 @@
 //!
 //! ```text
 //! queue URL ─► receive ─► decode ─► mask ─► insert ─► commit ─► delete
-//!              └──── I/O thread: raw PII lives and dies here ──┘ └─ backend thread ─┘  └ I/O thread ┘
+//!              └─────── I/O thread ───────┘ └─ backend thread ┘ └ I/O thread
+//!               raw ip and device_id live and die here
 //! ```
 //!
 //! The crate `queue` receives and deletes, the crate `login` decodes and masks; neither knows of Postgres. This
@@ -27,14 +28,14 @@
 //! # Layout
 //!
 //! SQL surface:
-//! - [`sql`]: the functions that users call, a thin file each.
+//! - [`sql`]: the functions that users call, a file each.
 //! - [`argument`]: range checks of their arguments.
 //! - [`notice`]: what a call reports beside its result.
 //! - [`check`]: what `sqs_check` looks at, a file a subject.
 //!
 //! Pipeline:
 //! - [`io_thread`]: starts and ends the thread that talks to SQS.
-//! - [`ingest`]: the loop behind every way to ingest: receive, write, commit, delete; and the ledger and rejections.
+//! - [`ingest`]: what every way to ingest shares: intake, writer, ledger, rejections, receipts.
 //! - [`vault`]: stores sealed originals, by mask.
 //! - [`mask_keys`]: the keys that masks are made with.
 //!

@@ -13,7 +13,7 @@ pub fn skipped(tally: &Tally) {
         (tally.rejected, "rejected"),
         (tally.held_back, "held back behind a rejected message"),
         (tally.duplicates, "already ingested"),
-        (tally.left_to_others, "left to another session"),
+        (tally.left_to_others, "being ingested by another session"),
     ];
     let count: u64 = reasons.iter().map(|(count, _)| count).sum();
     if count == 0 {
@@ -47,10 +47,10 @@ pub fn peeked(peek: &Peek) {
     }
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-        format!("received {} and gave them back", messages(peek.messages.len())),
+        format!("received and released {}", messages(peek.messages.len())),
         "user_logins_sqs",
     )
-    .set_detail("The receive count of each has risen by one, which the redrive policy of the queue goes by.")
+    .set_detail("Each message's receive count has increased by one. The queue's redrive policy uses that count.")
     .report(PgLogLevel::NOTICE);
     let Some(most) = peek.max_receive_count else {
         return;
@@ -63,12 +63,12 @@ pub fn peeked(peek: &Peek) {
     if used_up > 0 {
         ErrorReport::new(
             PgSqlErrorCode::ERRCODE_WARNING,
-            format!("{} can be received no more", messages(used_up)),
+            format!("{} cannot be received again", messages(used_up)),
             "user_logins_sqs",
         )
         .set_detail(format!(
-            "The redrive policy of the queue moves a message to the dead-letter queue instead of handing it out more \
-             than {most} times."
+            "The queue's redrive policy moves a message to the dead-letter queue once it has been received \
+             {most} times."
         ))
         .set_hint("Ingest from the dead-letter queue, or move its messages back.")
         .report(PgLogLevel::WARNING);

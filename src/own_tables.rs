@@ -5,18 +5,23 @@
 //! written to a table of ours while anything is attached to it that would run code of others, and writing is a
 //! security-restricted operation.
 
-use std::cell::RefCell;
+mod expressions;
+mod triggers;
+
 use std::ffi::{CStr, CString};
 
+use pgrx::PgLogLevel;
+use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::pg_sys::{BuiltinOid, Oid, PgOid};
-use pgrx::spi::{OwnedPreparedStatement, SpiResult};
-use pgrx::{PgLogLevel, Spi};
+
+use expressions::{Used, foreign_expression};
+
+pub use triggers::IdleTrigger;
 
 use crate::errors::Failure;
 use crate::pg::identity::{as_role, may_act_for};
 use crate::pg::or_raise::OrRaise;
-use crate::pg::relation::{self, Enabled, Trigger};
+use crate::pg::{extension, quote, relation};
 
 /// The name of the extension.
 pub const EXTENSION: &CStr = c"user_logins_sqs";
@@ -31,8 +36,6 @@ pub const QUEUE: &CStr = c"sqs_queue";
 pub const SUBSCRIPTION: &CStr = c"sqs_subscription";
 /// Sealed originals, by mask.
 pub const VAULT: &CStr = c"sqs_vault";
-/// Its column `mask`.
-const VAULT_MASK: i16 = 1;
 /// The data keys that they are sealed with, wrapped.
 pub const VAULT_KEY: &CStr = c"sqs_vault_key";
 
@@ -52,7 +55,7 @@ impl OwnTable {
     /// # Errors
     /// [`Failure::NotInstalled`].
     pub fn find(name: &CStr) -> Result<OwnTable, Failure> {
-        let schema = relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?;
+        let schema = extension::schema(EXTENSION).ok_or(Failure::NotInstalled)?;
         OwnTable::find_in(schema, name)
     }
 
@@ -128,19 +131,7 @@ impl OwnTable {
 
     /// A trigger that CREATE EXTENSION made and that does not fire everywhere it was made to, if there is one.
     pub fn idle_trigger(&self) -> Option<IdleTrigger> {
-        let triggers = relation::triggers(self.oid);
-        let enabled = |own: &OwnTrigger| {
-            let mut found = triggers.iter();
-            found
-                .find(|trigger| trigger.name == own.name && self.is_ours(trigger))
-                .map(|trigger| trigger.enabled)
-        };
-        let ours = OWN_TRIGGERS
-            .iter()
-            .filter(|own| *own.table == *self.bare_name);
-        let idle = ours.filter(|own| enabled(own) < Some(own.enabled));
-        let own = idle.min_by_key(|own| own.name)?;
-        Some(IdleTrigger::new(own, enabled(own), &self.name))
+        triggers::idle(self.oid, &self.bare_name, &self.name)
     }
 
     /// Runs `work`, statements that write this table, as its owner. An error is raised instead where code of others
@@ -209,7 +200,7 @@ impl OwnTable {
             None => Ok(()),
             Some(Used { what, by }) => Err(Failure::ForeignCode {
                 what: format!("{what}, used by {by},"),
-                remedy: format!("Drop the {by}, or have it use functions of Postgres only."),
+                remedy: format!("Drop the {by}, or rewrite it to use only built-in functions."),
             }),
         }
     }
@@ -222,7 +213,10 @@ impl OwnTable {
             if other != owner && !may_act_for(other, owner) {
                 let name = relation::name_of(relation);
                 return Err(Failure::ForeignCode {
-                    what: format!("partition {name}, of another owner than {},", self.name),
+                    what: format!(
+                        "partition {name} of table {}, which another role owns,",
+                        self.name
+                    ),
                     remedy: format!(
                         "Use ALTER TABLE {name} OWNER TO the owner of {}.",
                         self.name
@@ -237,8 +231,11 @@ impl OwnTable {
         for &relation in relations {
             let table = relation::name_of(relation);
             let triggers = relation::triggers(relation);
-            if let Some(trigger) = triggers.iter().find(|trigger| !self.is_ours(trigger)) {
-                let trigger = relation::quoted_identifier(&trigger.name);
+            if let Some(trigger) = triggers
+                .iter()
+                .find(|trigger| !triggers::is_ours(trigger, &self.bare_name))
+            {
+                let trigger = quote::identifier(&trigger.name);
                 return Err(Failure::ForeignCode {
                     what: format!("trigger {trigger} on table {table}"),
                     remedy: format!("Use DROP TRIGGER {trigger} ON {table}."),
@@ -247,24 +244,11 @@ impl OwnTable {
             if relation::has_rules(relation) {
                 return Err(Failure::ForeignCode {
                     what: format!("a rule on table {table}"),
-                    remedy: format!("\\d {table} shows it; use DROP RULE."),
+                    remedy: "Use DROP RULE to remove it.".to_owned(),
                 });
             }
         }
         Ok(())
-    }
-
-    /// Whether the trigger is, in every respect, one that CREATE EXTENSION made: another one with a function of ours
-    /// may have a condition that calls something else, or be called for the wrong rows.
-    fn is_ours(&self, trigger: &Trigger) -> bool {
-        let made = OWN_TRIGGERS.iter().any(|own| {
-            *own.table == *self.bare_name
-                && own.name == trigger.name
-                && own.kind == trigger.kind
-                && own.columns == trigger.columns
-                && relation::function_name(trigger.function).as_deref() == Some(own.function)
-        });
-        made && trigger.is_plain && relation::is_function_of(trigger.function, EXTENSION)
     }
 
     /// The table and all of its partitions.
@@ -278,161 +262,3 @@ impl OwnTable {
         all
     }
 }
-
-/// A trigger of ours that does not do its work.
-#[derive(Debug)]
-pub struct IdleTrigger {
-    /// Which one, and what is wrong with it, in a clause.
-    pub problem: String,
-    /// What to do about it, in a sentence.
-    pub remedy: String,
-}
-
-impl IdleTrigger {
-    /// `enabled` is where the trigger fires; none where it is gone.
-    fn new(own: &OwnTrigger, enabled: Option<Enabled>, table: &str) -> IdleTrigger {
-        let name = own.name;
-        let problem = match enabled {
-            None => "does not exist",
-            Some(Enabled::NotHere) => "is not enabled",
-            Some(_) => "is not enabled ALWAYS, so it does not fire for replicated changes",
-        };
-        let remedy = match (enabled, own.enabled) {
-            (None, _) => "Create it as the extension's installation script does.".to_owned(),
-            (_, Enabled::Always) => {
-                format!("Use ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}.")
-            }
-            _ => format!("Use ALTER TABLE {table} ENABLE TRIGGER {name}."),
-        };
-        IdleTrigger {
-            problem: format!("trigger {name} on table {table} {problem}"),
-            remedy,
-        }
-    }
-}
-
-/// A trigger of ours.
-struct OwnTrigger {
-    table: &'static CStr,
-    name: &'static str,
-    function: &'static str,
-    /// When it fires, as `pg_trigger.tgtype` has it.
-    kind: u32,
-    /// The columns that its UPDATE is of; none: all.
-    columns: &'static [i16],
-    /// Where it fires at least.
-    enabled: Enabled,
-}
-
-/// All triggers that sql/ makes.
-const OWN_TRIGGERS: [OwnTrigger; 4] = {
-    use pgrx::pg_sys::{
-        TRIGGER_TYPE_BEFORE as BEFORE, TRIGGER_TYPE_DELETE as DELETE,
-        TRIGGER_TYPE_INSERT as INSERT, TRIGGER_TYPE_ROW as ROW, TRIGGER_TYPE_TRUNCATE as TRUNCATE,
-        TRIGGER_TYPE_UPDATE as UPDATE,
-    };
-    [
-        OwnTrigger {
-            table: SUBSCRIPTION,
-            name: "stamp_installation",
-            function: "sqs_subscription_stamp",
-            kind: ROW | BEFORE | INSERT | UPDATE,
-            columns: &[],
-            // A row that replication brings could otherwise have our number, and run as any role that it names.
-            enabled: Enabled::Always,
-        },
-        OwnTrigger {
-            table: SUBSCRIPTION,
-            name: "check_role",
-            function: "sqs_subscription_check_role",
-            kind: ROW | INSERT | UPDATE,
-            columns: &[],
-            enabled: Enabled::Here,
-        },
-        OwnTrigger {
-            table: SUBSCRIPTION,
-            name: "wake_launcher",
-            function: "sqs_subscription_changed",
-            kind: INSERT | UPDATE | DELETE | TRUNCATE,
-            columns: &[],
-            enabled: Enabled::Here,
-        },
-        OwnTrigger {
-            table: VAULT,
-            name: "deleted",
-            function: "sqs_vault_deleted",
-            kind: UPDATE | DELETE | TRUNCATE,
-            columns: &[VAULT_MASK],
-            enabled: Enabled::Always,
-        },
-    ]
-};
-
-/// A function, operator or type, and the constraint, default or index that uses it, as Postgres describes them.
-struct Used {
-    what: String,
-    by: String,
-}
-
-/// The first function, operator or type which is neither Postgres' nor ours that a constraint, default or index of
-/// `relations` uses.
-fn foreign_expression(relations: &[Oid]) -> SpiResult<Option<Used>> {
-    thread_local! {
-        static PREPARED: RefCell<Option<OwnedPreparedStatement>> = const { RefCell::new(None) };
-    }
-    Spi::connect(|client| {
-        PREPARED.with_borrow_mut(|prepared| {
-            let statement = match prepared {
-                Some(statement) => statement,
-                None => prepared.insert(
-                    client
-                        .prepare(
-                            FOREIGN_EXPRESSION,
-                            &[PgOid::BuiltIn(BuiltinOid::OIDARRAYOID)],
-                        )?
-                        .keep(),
-                ),
-            };
-            let mut found = client.select(&*statement, Some(1), &[relations.to_vec().into()])?;
-            let Some(row) = found.next() else {
-                return Ok(None);
-            };
-            Ok(Some(Used {
-                what: row.get(1)?.unwrap_or_default(),
-                by: row.get(2)?.unwrap_or_default(),
-            }))
-        })
-    })
-}
-
-/// Dependencies on what initdb made are not recorded, so every recorded one is on something that was added later.
-const FOREIGN_EXPRESSION: &str = "\
-    SELECT pg_catalog.pg_describe_object(used.refclassid, used.refobjid, used.refobjsubid), \
-        pg_catalog.pg_describe_object(used.classid, used.objid, used.objsubid) \
-    FROM ( \
-        SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, oid \
-        FROM pg_catalog.pg_constraint WHERE conrelid OPERATOR(pg_catalog.=) ANY ($1) \
-        UNION ALL \
-        SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, oid \
-        FROM pg_catalog.pg_attrdef WHERE adrelid OPERATOR(pg_catalog.=) ANY ($1) \
-        UNION ALL \
-        SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, indexrelid \
-        FROM pg_catalog.pg_index WHERE indrelid OPERATOR(pg_catalog.=) ANY ($1) \
-        UNION ALL \
-        SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, pg_catalog.unnest($1) \
-    ) AS attached (classid, objid) \
-    JOIN pg_catalog.pg_depend AS used \
-        ON used.classid OPERATOR(pg_catalog.=) attached.classid::pg_catalog.oid \
-        AND used.objid OPERATOR(pg_catalog.=) attached.objid \
-    WHERE used.refclassid OPERATOR(pg_catalog.=) ANY (ARRAY[ \
-            'pg_catalog.pg_proc', 'pg_catalog.pg_operator', 'pg_catalog.pg_opclass', 'pg_catalog.pg_type' \
-        ]::pg_catalog.regclass[]::pg_catalog.oid[]) \
-        AND NOT EXISTS ( \
-            SELECT FROM pg_catalog.pg_depend AS member \
-            JOIN pg_catalog.pg_extension AS extension ON extension.oid OPERATOR(pg_catalog.=) member.refobjid \
-            WHERE member.classid OPERATOR(pg_catalog.=) used.refclassid \
-                AND member.objid OPERATOR(pg_catalog.=) used.refobjid \
-                AND member.refclassid \
-                    OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::pg_catalog.oid \
-                AND member.deptype OPERATOR(pg_catalog.=) 'e' \
-                AND extension.extname OPERATOR(pg_catalog.=) 'user_logins_sqs')";

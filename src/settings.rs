@@ -1,4 +1,5 @@
-//! The settings `user_logins_sqs.*`: each one private static, with its text for users beside it, and one accessor.
+//! The settings `user_logins_sqs.*`: each one private static, one accessor, and its registration below [`init`], with
+//! its text for users.
 
 use std::ffi::CString;
 use std::time::Duration;
@@ -167,7 +168,8 @@ fn connection() {
     GucRegistry::define_string_guc(
         c"user_logins_sqs.region",
         c"Sets the AWS region that requests are signed for.",
-        c"If empty, it is the region in the queue URL, else AWS_REGION of the server's environment, else us-east-1.",
+        c"If empty, the region is taken from the queue URL, the endpoint, AWS_REGION or AWS_DEFAULT_REGION \
+          of the server, or is us-east-1.",
         &REGION,
         GucContext::Userset,
         GucFlags::default(),
@@ -204,16 +206,16 @@ fn masking() {
 fn vault() {
     GucRegistry::define_string_guc(
         c"user_logins_sqs.vault_recipients_file",
-        c"File that names the age recipients for whom the originals of masked values are sealed.",
-        c"One public key (age1...) a line. Empty: originals are not kept.",
+        c"Sets the file that lists the age recipients that originals of masked values are sealed for.",
+        c"One public key (age1...) per line. If empty, originals are not kept.",
         &VAULT_RECIPIENTS_FILE,
         GucContext::Suset,
         GucFlags::SUPERUSER_ONLY,
     );
     GucRegistry::define_int_guc(
         c"user_logins_sqs.vault_retention",
-        c"How long the vault keeps the original of a value, from the day on which it was seen last.",
-        c"0: for ever.",
+        c"Sets how long the vault keeps an original, counted from the day its value was last seen.",
+        c"0 keeps originals forever.",
         &VAULT_RETENTION,
         0,
         i32::MAX,
@@ -230,7 +232,8 @@ fn receiving() {
          more calls bring more messages.",
         &RECEIVE_CONCURRENCY,
         1,
-        1_024,
+        // Half of the I/O thread's connections: the other half deletes what polls bring.
+        256,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -238,7 +241,7 @@ fn receiving() {
         c"user_logins_sqs.visibility_timeout",
         c"Sets the visibility timeout of received messages.",
         c"While the transaction is open it is extended, so it need not be as long as the transaction. \
-          What comes to a quiet queue is hidden for 3 s at first.",
+          Messages that arrive at a quiet queue are hidden for 3 s at first.",
         &VISIBILITY_TIMEOUT,
         1,
         43_200,
@@ -259,7 +262,7 @@ fn receiving() {
 fn writing() {
     GucRegistry::define_bool_guc(
         c"user_logins_sqs.allow_foreign_table",
-        c"Allows user_logins to be a foreign table although the ledger is not, which inserts messages at least once.",
+        c"Allows user_logins to be a foreign table while the ledger is not; messages are then inserted at least once.",
         c"The two servers do not commit together, so a failure between their commits can insert a message twice.",
         &ALLOW_FOREIGN_TABLE,
         GucContext::Suset,
@@ -279,7 +282,7 @@ fn subscriptions() {
     GucRegistry::define_int_guc(
         c"user_logins_sqs.max_workers",
         c"Sets the maximum number of workers of all subscriptions together.",
-        c"Where there are fewer than subscriptions ask for, every queue gets one before any gets a second.",
+        c"If subscriptions ask for more, every queue gets one worker before any gets a second.",
         &MAX_WORKERS,
         0,
         board::SLOTS as i32,

@@ -30,7 +30,7 @@ fn expect_filled(scene: &mut Scene) {
 }
 
 #[test]
-fn more_columns_with_defaults() {
+fn a_table_with_more_columns_with_defaults_is_filled() {
     let mut scene = scene(
         "ALTER TABLE user_logins
          ADD id bigserial PRIMARY KEY, ADD loaded timestamptz NOT NULL DEFAULT now(), ADD note text",
@@ -45,7 +45,7 @@ fn more_columns_with_defaults() {
 }
 
 #[test]
-fn columns_in_another_order() {
+fn a_table_with_columns_in_another_order_is_filled() {
     expect_filled(&mut scene(
         "DROP TABLE user_logins;
          CREATE TABLE user_logins (create_date date, app_version integer, locale varchar(32), extra text,
@@ -54,7 +54,7 @@ fn columns_in_another_order() {
 }
 
 #[test]
-fn columns_of_type_text() {
+fn a_table_with_columns_of_type_text_is_filled() {
     expect_filled(&mut scene(
         "DROP TABLE user_logins;
          CREATE TABLE user_logins (user_id text, device_type text, masked_ip text, masked_device_id text,
@@ -63,7 +63,7 @@ fn columns_of_type_text() {
 }
 
 #[test]
-fn a_partitioned_table() {
+fn a_partitioned_table_is_filled() {
     expect_filled(&mut scene(
         "DROP TABLE user_logins; CREATE TABLE user_logins (COLUMNS) PARTITION BY HASH (user_id);
          CREATE TABLE part_0 PARTITION OF user_logins FOR VALUES WITH (MODULUS 2, REMAINDER 0);
@@ -72,7 +72,7 @@ fn a_partitioned_table() {
 }
 
 #[test]
-fn a_view_with_a_trigger() {
+fn a_view_with_a_trigger_is_filled() {
     let mut scene = scene(
         "ALTER TABLE user_logins RENAME TO behind; CREATE VIEW user_logins AS SELECT * FROM behind;
          CREATE FUNCTION put() RETURNS trigger LANGUAGE plpgsql AS
@@ -84,14 +84,14 @@ fn a_view_with_a_trigger() {
 }
 
 #[test]
-fn a_simple_view() {
+fn a_simple_view_is_filled() {
     expect_filled(&mut scene(
         "ALTER TABLE user_logins RENAME TO behind; CREATE VIEW user_logins AS SELECT * FROM behind",
     ));
 }
 
 #[test]
-fn a_foreign_table() {
+fn a_foreign_table_is_filled() {
     let mut scene =
         scene("ALTER TABLE user_logins RENAME TO far_away; CREATE EXTENSION postgres_fdw");
     let (directory, port) = scene.database.cluster().address();
@@ -109,7 +109,7 @@ fn a_foreign_table() {
 }
 
 #[test]
-fn a_trigger_that_keeps_some_rows_out() {
+fn a_trigger_may_keep_some_rows_out() {
     let mut scene = scene(
         "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
            IF right(NEW.user_id, 1) = '1' THEN RETURN NULL; END IF; RETURN NEW; END $$;
@@ -124,7 +124,7 @@ fn a_trigger_that_keeps_some_rows_out() {
 }
 
 #[test]
-fn a_row_policy() {
+fn a_table_with_a_row_policy_is_filled() {
     let mut scene = scene(
         "ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
          CREATE POLICY all_in ON user_logins FOR INSERT WITH CHECK (true)",

@@ -65,7 +65,7 @@ fn a_role_learns_of_its_own_rights() {
     Report::here(&mut session).expect("user_logins", "ok", &role);
 
     admin.run("ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY");
-    Report::here(&mut session).expect("row-level security", "error", "none lets");
+    Report::here(&mut session).expect("row-level security", "error", "none allows");
 
     admin.run(&format!(
         "CREATE POLICY p ON user_logins FOR INSERT TO {role} WITH CHECK (true)"

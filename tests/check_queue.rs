@@ -178,7 +178,7 @@ fn no_credentials_is_an_error_that_says_where_they_are_looked_for() {
         "'https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue'",
     );
     assert!(begun.elapsed() < Duration::from_secs(15));
-    report.expect("credentials", "error", "no AWS credentials");
+    report.expect("credentials", "error", "could not find AWS credentials");
     report.expect(RIGHTS[0], "unknown", "could not be found out");
 }
 
@@ -269,8 +269,8 @@ fn a_certificate_is_told_by_how_long_it_is_good() {
     let sqs = ScriptedSqs::start();
     let queue = sqs.queue();
     for (ends_in, status, words) in [
-        (Ok(DAY * 100), "ok", "good for"),
-        (Ok(DAY * 5), "warning", "ends in 4 days"),
+        (Ok(DAY * 100), "ok", "expires in"),
+        (Ok(DAY * 5), "warning", "expires in 4 days"),
         (Err(DAY), "error", "TLS connection"),
     ] {
         let front = TlsFront::of(sqs.endpoint(), ends_in);
@@ -432,7 +432,7 @@ fn a_dead_letter_queue_that_may_not_be_asked_leaves_the_retention_open() {
 #[test]
 fn what_else_a_queue_says_is_judged() {
     let mut scene = Scene::shared();
-    report_on(&mut scene).expect("encryption", "warning", "in clear");
+    report_on(&mut scene).expect("encryption", "warning", "in plain text");
     scene
         .sqs
         .set_attribute(&scene.queue, "KmsMasterKeyId", "alias/logins");

@@ -33,7 +33,7 @@ fn bad_call(sql: &str, sqlstate: &str, hint_names: &str) {
 }
 
 #[test]
-fn n_is_zero() {
+fn an_n_of_zero_is_out_of_range() {
     bad_call(
         "SELECT sqs_ingest('http://127.0.0.1:9/000000000000/q', 0)",
         "22023",
@@ -42,7 +42,7 @@ fn n_is_zero() {
 }
 
 #[test]
-fn n_is_negative() {
+fn a_negative_n_is_out_of_range() {
     bad_call(
         "SELECT sqs_ingest('http://127.0.0.1:9/000000000000/q', -1)",
         "22023",
@@ -51,7 +51,7 @@ fn n_is_negative() {
 }
 
 #[test]
-fn wait_seconds_is_out_of_range() {
+fn a_wait_of_less_than_0_or_more_than_20_s_is_out_of_range() {
     bad_call(
         "SELECT sqs_ingest('http://127.0.0.1:9/000000000000/q', 1, 21)",
         "22023",
@@ -65,7 +65,7 @@ fn wait_seconds_is_out_of_range() {
 }
 
 #[test]
-fn an_argument_is_null() {
+fn an_argument_that_is_null_is_an_error() {
     bad_call("SELECT sqs_ingest(NULL, 1)", "22004", "");
     bad_call(
         "SELECT sqs_ingest('http://127.0.0.1:9/000000000000/q', NULL)",
@@ -86,7 +86,7 @@ fn an_argument_is_null() {
 }
 
 #[test]
-fn drains_arguments_are_out_of_range() {
+fn arguments_of_sqs_drain_have_a_range() {
     bad_call(
         "CALL sqs_drain('http://127.0.0.1:9/000000000000/q', 0)",
         "22023",
@@ -100,7 +100,7 @@ fn drains_arguments_are_out_of_range() {
 }
 
 #[test]
-fn the_text_is_not_a_url() {
+fn a_text_that_is_not_a_url_is_an_error() {
     for text in [
         "",
         "login-queue",
@@ -118,7 +118,7 @@ fn the_text_is_not_a_url() {
 }
 
 #[test]
-fn the_url_is_not_a_queue() {
+fn a_url_that_is_not_a_queues_is_an_error() {
     for url in [
         "https://example.com/",
         "https://example.com/some/deep/page/of/text",
@@ -133,7 +133,7 @@ fn the_url_is_not_a_queue() {
 }
 
 #[test]
-fn the_queue_is_not_allowed() {
+fn a_queue_that_is_not_allowed_is_an_error() {
     let database = Database::shared();
     let server = ScriptedSqs::start();
     let queue = server.queue();
@@ -171,7 +171,7 @@ fn an_ordinary_role_cannot_allow_itself_a_queue() {
 }
 
 #[test]
-fn nobody_listens() {
+fn a_port_where_nobody_listens_is_an_error() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -188,7 +188,7 @@ fn nobody_listens() {
 }
 
 #[test]
-fn the_host_has_no_address() {
+fn a_host_without_an_address_is_an_error() {
     let queue = Queue::existing("http://no-such-host.invalid", "q");
 
     let error = Database::shared().connect().ingest_error(&queue, 1);
@@ -201,7 +201,7 @@ fn the_host_has_no_address() {
 }
 
 #[test]
-fn the_server_does_not_speak_tls() {
+fn a_server_that_does_not_speak_tls_is_an_error() {
     let server = ScriptedSqs::start();
     let queue = Queue::existing(&server.endpoint().replace("http:", "https:"), "q");
 
@@ -211,7 +211,7 @@ fn the_server_does_not_speak_tls() {
 }
 
 #[test]
-fn the_queue_is_missing_on_localstack() {
+fn a_missing_queue_on_localstack_is_an_error() {
     let queue = Queue::existing(localstack::endpoint(), "never-created");
 
     let error = Database::shared().connect().ingest_error(&queue, 1);
@@ -277,7 +277,7 @@ fn pauses_between(tries: &[Instant]) -> Vec<Duration> {
 }
 
 #[test]
-fn the_queue_is_missing() {
+fn a_missing_queue_is_an_error() {
     let seen = when_every_receive_is(Answer::Refuse {
         status: 400,
         code: "com.amazonaws.sqs#QueueDoesNotExist",
@@ -287,7 +287,7 @@ fn the_queue_is_missing() {
 }
 
 #[test]
-fn the_queue_is_missing_by_its_older_code() {
+fn a_missing_queue_is_known_by_its_older_code() {
     let seen = when_every_receive_is(Answer::Refuse {
         status: 400,
         code: "AWS.SimpleQueueService.NonExistentQueue",
@@ -296,7 +296,7 @@ fn the_queue_is_missing_by_its_older_code() {
 }
 
 #[test]
-fn access_is_denied() {
+fn denied_access_is_an_error() {
     for code in [
         "AccessDenied",
         "com.amazon.coral.service#AccessDeniedException",
@@ -308,7 +308,7 @@ fn access_is_denied() {
 }
 
 #[test]
-fn the_credentials_are_bad() {
+fn bad_credentials_are_an_error() {
     for code in [
         "InvalidClientTokenId",
         "com.amazon.coral.service#UnrecognizedClientException",
@@ -321,7 +321,7 @@ fn the_credentials_are_bad() {
 }
 
 #[test]
-fn the_credentials_have_expired() {
+fn expired_credentials_are_an_error() {
     let seen = when_every_receive_is(Answer::Refuse {
         status: 403,
         code: "com.amazon.coral.service#ExpiredTokenException",
@@ -365,7 +365,7 @@ fn a_bare_429_is_tried_again_and_then_an_error() {
 }
 
 #[test]
-fn too_many_in_flight() {
+fn too_many_messages_in_flight_are_an_error() {
     let seen = when_every_receive_is(Answer::Refuse {
         status: 403,
         code: "com.amazonaws.sqs#OverLimit",
@@ -424,14 +424,14 @@ fn a_server_that_hangs_is_given_up() {
 }
 
 #[test]
-fn a_connection_that_is_reset() {
+fn a_connection_that_is_reset_is_tried_again() {
     let seen = when_every_receive_is(Answer::Reset);
     expect_clear(&seen.error, "08006", "");
     expect_tried_with_backoff(&seen);
 }
 
 #[test]
-fn an_answer_that_is_not_of_sqs() {
+fn an_answer_that_is_not_of_sqs_is_an_error() {
     let seen = when_every_receive_is(Answer::Garbage {
         status: 200,
         body: "<html>Welcome to the proxy</html>",
@@ -440,7 +440,7 @@ fn an_answer_that_is_not_of_sqs() {
 }
 
 #[test]
-fn a_404_that_is_not_of_sqs() {
+fn a_404_that_is_not_of_sqs_is_an_error() {
     let seen = when_every_receive_is(Answer::Garbage {
         status: 404,
         body: "<html>Not here</html>",
@@ -450,7 +450,7 @@ fn a_404_that_is_not_of_sqs() {
 }
 
 #[test]
-fn an_error_that_nobody_knows() {
+fn an_error_of_sqs_that_nobody_knows_is_reported() {
     let seen = when_every_receive_is(Answer::Refuse {
         status: 400,
         code: "com.amazonaws.sqs#SomethingNew",
@@ -594,7 +594,7 @@ fn errors_of_the_queue_name_the_function_that_tells_more() {
 }
 
 #[test]
-fn there_are_no_credentials() {
+fn missing_credentials_are_an_error() {
     let cluster = server_with_environment(&[("AWS_EC2_METADATA_DISABLED", "true")]);
     let database = Database::with_extension(&cluster);
     let aws = Queue::existing("https://sqs.eu-west-1.amazonaws.com", "login-queue");

@@ -366,66 +366,6 @@ mod replicated {
         }
     }
 
-    #[test]
-    fn the_documented_change_of_servers_loses_and_doubles_nothing() {
-        let (old, new) = (site_of(plan()), preloading().start());
-        let queue = ScriptedSqs::start().queue();
-        let (mut blue, mut green) = (Named::new("blue", &old), Named::new("green", &new));
-        blue.session.subscribe(&queue);
-        queue.send(&logins::good(10));
-        blue.session.expect_logins(10);
-
-        let document = Document::read(Path::new("docs/operations.md"));
-        let blocks = document
-            .blocks
-            .iter()
-            .filter(|block| block.mark("on").is_some());
-        for block in blocks {
-            for (_, statement) in block
-                .statements()
-                .iter()
-                .filter(|_| block.language == "sql")
-            {
-                if statement.starts_with("DROP SUBSCRIPTION") {
-                    await_replication(&mut blue.session);
-                }
-                let statement = blue.resolve(statement);
-                if block.mark("on") == Some("blue") {
-                    blue.session.run(&statement);
-                } else {
-                    green.session.run(&statement);
-                }
-                if statement.starts_with("CREATE SUBSCRIPTION") {
-                    await_initial_copy(&mut green.session);
-                    queue.send(&logins::good(5));
-                    blue.session.expect_logins(15);
-                }
-            }
-            for command in block.commands() {
-                let programs = old.client_program("psql");
-                let path = Path::new(programs.get_program())
-                    .parent()
-                    .unwrap()
-                    .to_owned();
-                succeed(
-                    Command::new("bash")
-                        .args(["-euo", "pipefail", "-c"])
-                        .arg(format!(
-                            "PATH={}:$PATH; {}",
-                            path.display(),
-                            green.resolve(&blue.resolve(&command.text))
-                        ))
-                        .stdin(Stdio::null()),
-                );
-            }
-        }
-
-        queue.send(&logins::good(5));
-        green.session.expect_logins(20);
-        queue.expect_drained();
-        assert_eq!(blue.session.logins(), 15);
-    }
-
     /// Waits as the documentation says to.
     fn await_initial_copy(green: &mut Session) {
         let unready = "SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'";
@@ -506,89 +446,76 @@ mod replicated {
         original.run("INSERT INTO user_logins (user_id) VALUES ('x'); DELETE FROM user_logins");
     }
 
-    /// The steps of docs/operations.md, while messages come in.
+    /// Runs the steps of docs/operations.md as written, while messages come in.
     #[test]
-    fn a_blue_green_upgrade_loses_and_doubles_nothing() {
-        const MESSAGES: usize = 1_500;
-        let (blue, green) = (site_of(plan()), plan().start());
+    fn the_documented_change_of_servers_loses_and_doubles_nothing() {
+        const MESSAGES: usize = 2_000;
+        let (old, new) = (site_of(plan()), preloading().start());
         let sqs = ScriptedSqs::start();
         let queue = sqs.queue();
-        let mut on_blue = admin(&blue);
-        let mut on_green = admin(&green);
-        on_blue.subscribe(&queue);
+        let mut blue = Named::new("blue", &old);
+        let mut green = Named::new("green", &new);
+        blue.session.subscribe(&queue);
         let bodies = logins::good(MESSAGES);
-        let (first, rest) = bodies.split_at(500);
-        let (meanwhile, last) = rest.split_at(500);
-        queue.send(first);
-        on_blue.expect_logins(500);
+        let mut bodies = bodies.chunks(MESSAGES / 4);
+        let mut send = || queue.send(bodies.next().unwrap());
+        send();
+        blue.session.expect_logins(500);
 
-        on_blue.run(
-            "CREATE PUBLICATION logins FOR TABLE user_logins WITH (publish = 'insert, truncate');
-             CREATE PUBLICATION everything_else FOR TABLE sqs_ledger, sqs_rejected, sqs_subscription",
-        );
-        let schema = run::directory().join(run::unique_name("schema"));
-        succeed(
-            blue.client_program("pg_dump")
-                .args(["--schema-only", "--no-publications", "--file"])
-                .arg(&schema)
-                .arg(DATABASE),
-        );
-        succeed(
-            green
-                .client_program("psql")
-                .args([
-                    "--no-psqlrc",
-                    "--quiet",
-                    "--set=ON_ERROR_STOP=1",
-                    "--dbname",
-                ])
-                .arg(DATABASE)
-                .arg("--file")
-                .arg(&schema)
-                .stdout(Stdio::null()),
-        );
-        let (host, port) = blue.address();
-        on_green.run(&format!(
-            "CREATE SUBSCRIPTION blue CONNECTION 'host={} port={port} user=postgres dbname={DATABASE}' \
-             PUBLICATION logins, everything_else",
-            host.display()
-        ));
-        queue.send(meanwhile);
-        eventually(
-            "the initial copy is done",
-            REPLICATED_WITHIN,
-            || on_green.number("SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'"),
-            |left| *left == 0,
-        );
-        let mut rest = last.chunks(250);
-        queue.send(rest.next().unwrap());
-
-        on_blue.run("UPDATE sqs_subscription SET enabled = false");
-        on_blue.expect_workers_within(PROMPTLY, 0);
-        queue.send(rest.next().unwrap());
-        let end = on_blue.text("SELECT pg_current_wal_lsn()").unwrap();
-        eventually(
-            "green has caught up",
-            REPLICATED_WITHIN,
-            || {
-                on_blue.number(&format!(
-                    "SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn < '{end}'"
-                ))
-            },
-            |behind| *behind == 0,
-        );
-        on_green.run("DROP SUBSCRIPTION blue");
-        on_green.run("UPDATE sqs_subscription SET enabled = true");
+        for block in Document::read(Path::new("docs/operations.md")).blocks {
+            let Some(server) = block.mark("on") else {
+                continue;
+            };
+            if block.language == "console" {
+                for command in block.commands() {
+                    run_shell(&old, &green.resolve(&blue.resolve(&command.text)));
+                }
+                continue;
+            }
+            let on_blue = server == "blue";
+            for (_, statement) in block.statements() {
+                if statement.starts_with("DROP SUBSCRIPTION") {
+                    send();
+                    await_replication(&mut blue.session);
+                }
+                let resolved = blue.resolve(&statement);
+                let on = if on_blue {
+                    &mut blue.session
+                } else {
+                    &mut green.session
+                };
+                on.run(&resolved);
+                if statement.starts_with("CREATE SUBSCRIPTION") {
+                    send();
+                    await_initial_copy(&mut green.session);
+                    send();
+                }
+                if on_blue && statement.contains("SET enabled = false") {
+                    blue.session.expect_workers_within(PROMPTLY, 0);
+                }
+            }
+        }
 
         let all = i64::try_from(MESSAGES).unwrap();
-        on_green.expect_logins(all);
+        green.session.expect_logins(all);
         queue.expect_drained();
         for count in [
             "SELECT count(DISTINCT user_id) FROM user_logins",
             "SELECT count(*) FROM sqs_ledger",
         ] {
-            assert_eq!(on_green.number(count), all, "{count}");
+            assert_eq!(green.session.number(count), all, "{count}");
         }
+    }
+
+    /// Runs a command with the programs of this server in the path.
+    #[track_caller]
+    fn run_shell(server: &Cluster, command: &str) {
+        let psql = server.client_program("psql");
+        let programs = Path::new(psql.get_program()).parent().unwrap();
+        let mut shell = Command::new("bash");
+        shell.args(["-euo", "pipefail", "-c"]);
+        shell.arg(format!("PATH={}:$PATH; {command}", programs.display()));
+        succeed(shell.stdin(Stdio::null()));
     }
 
     #[test]

@@ -375,3 +375,79 @@ fn the_tour_of_the_readme_is_that_of_the_demo() {
         }
     }
 }
+
+/// What `docs/reference.md` says of a setting, or what Postgres does, in its words.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Setting {
+    name: String,
+    kind: String,
+    default: String,
+    context: String,
+}
+
+/// The rows of the table of settings, without the default's explanation: `empty: all` is `empty`.
+fn documented_settings() -> Vec<Setting> {
+    let reference = fs::read_to_string(project().join("docs/reference.md")).unwrap();
+    let (_, section) = reference.split_once("\n## Settings\n").expect("a section");
+    let (section, _) = section.split_once("\n## ").expect("another section");
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let [name, kind, default, context, _] = cells[..] else {
+            panic!("not a row of five cells: {row}");
+        };
+        let default = default.split(':').next().unwrap_or_default();
+        Setting {
+            name: name.trim_start_matches("| ").replace('`', ""),
+            kind: kind.replace('`', ""),
+            default: default.replace('`', ""),
+            context: context.to_owned(),
+        }
+    })
+    .collect()
+}
+
+#[test]
+fn the_reference_lists_each_setting_with_its_type_default_and_context() {
+    let database = Database::shared();
+    let mut session = database.connect();
+    session.run("LOAD 'user_logins_sqs'");
+    // A role without rights does not see what is hidden from others.
+    session.run(
+        "CREATE FUNCTION is_hidden(text) RETURNS boolean LANGUAGE sql SET ROLE pg_signal_backend
+         AS 'SELECT NOT EXISTS (SELECT FROM pg_settings WHERE name = $1)'",
+    );
+    let found = session.rows(
+        "SELECT substr(name, 17),
+           CASE vartype
+             WHEN 'bool' THEN 'boolean'
+             WHEN 'enum' THEN array_to_string(enumvals, ', ')
+             WHEN 'integer' THEN CASE unit WHEN 'min' THEN 'time in minutes' WHEN 's' THEN 'time in s'
+                 WHEN 'ms' THEN 'time in ms' ELSE 'integer' END
+               || CASE max_val WHEN '2147483647' THEN '' ELSE ', ' || min_val || '–' || max_val END
+             ELSE vartype END,
+           CASE WHEN coalesce(boot_val, '') = '' THEN 'empty'
+             WHEN boot_val = '0' OR unit IS NULL THEN boot_val
+             WHEN unit = 'min' THEN round(boot_val::numeric / 1440, 3)::float || ' d'
+             ELSE boot_val || ' ' || unit END,
+           context || CASE WHEN is_hidden(name) THEN ', hidden from others' ELSE '' END
+         FROM pg_settings WHERE name LIKE 'user\\_logins\\_sqs.%'",
+    );
+    let mut settings: Vec<Setting> = found
+        .into_iter()
+        .map(|row| {
+            let mut cells = row.into_iter().map(Option::unwrap_or_default);
+            let mut next = || cells.next().unwrap_or_default();
+            Setting {
+                name: next(),
+                kind: next(),
+                default: next(),
+                context: next(),
+            }
+        })
+        .collect();
+    settings.sort();
+    let mut documented = documented_settings();
+    documented.sort();
+    assert_eq!(documented, settings);
+}

@@ -20,7 +20,7 @@ fn transactions(session: &mut Session) -> i64 {
 }
 
 #[test]
-fn it_empties_a_queue_batch_by_batch() {
+fn a_drain_empties_a_queue_batch_by_batch() {
     let database = Database::shared();
     let queue = localstack::queue();
     queue.send(&logins::good(1050));
@@ -38,7 +38,7 @@ fn it_empties_a_queue_batch_by_batch() {
 }
 
 #[test]
-fn it_takes_no_more_than_it_is_told() {
+fn a_drain_takes_no_more_than_it_is_told() {
     let database = Database::shared();
     let server = ScriptedSqs::start();
     let queue = server.queue();
@@ -54,7 +54,7 @@ fn it_takes_no_more_than_it_is_told() {
 }
 
 #[test]
-fn its_arguments_have_defaults() {
+fn arguments_of_sqs_drain_have_defaults() {
     let database = Database::shared();
     let queue = localstack::queue();
     queue.send(&logins::good(30));
@@ -77,7 +77,7 @@ fn an_empty_queue_is_drained_already() {
 }
 
 #[test]
-fn it_rejects_what_is_bad_and_goes_on() {
+fn a_drain_rejects_what_is_bad_and_goes_on() {
     let database = Database::shared();
     let server = ScriptedSqs::start();
     let queue = server.queue();
@@ -121,12 +121,12 @@ fn refused(sql: impl Fn(&str) -> String) {
 }
 
 #[test]
-fn it_refuses_to_run_in_a_transaction_block() {
+fn sqs_drain_refuses_to_run_in_a_transaction_block() {
     refused(|call| format!("BEGIN; {call}"));
 }
 
 #[test]
-fn it_refuses_to_run_in_a_function() {
+fn sqs_drain_refuses_to_run_in_a_function() {
     refused(|call| {
         format!(
             "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $f$ BEGIN {call}; END $f$;
@@ -136,14 +136,14 @@ fn it_refuses_to_run_in_a_function() {
 }
 
 #[test]
-fn it_refuses_to_run_in_an_exception_block() {
+fn sqs_drain_refuses_to_run_in_an_exception_block() {
     refused(|call| {
         format!("DO $$ BEGIN BEGIN {call}; EXCEPTION WHEN division_by_zero THEN NULL; END; END $$")
     });
 }
 
 #[test]
-fn it_runs_in_a_do_block_that_may_commit() {
+fn sqs_drain_runs_in_a_do_block_that_may_commit() {
     let database = Database::shared();
     let server = ScriptedSqs::start();
     let queue = server.queue();

@@ -132,7 +132,7 @@ fn a_session_notices_that_user_logins_was_replaced() {
 }
 
 #[test]
-fn nobody_but_the_owner_may_call_it_at_first() {
+fn nobody_but_the_owner_may_call_a_function_at_first() {
     let database = Database::shared();
     let mut session = database.connect();
 
@@ -436,7 +436,7 @@ fn a_message_in_the_restored_ledger_is_a_duplicate() {
 }
 
 #[test]
-fn it_works_in_another_schema() {
+fn the_extension_works_in_another_schema() {
     let database = Database::bare(Cluster::shared());
     let queue = localstack::queue();
     queue.send(&logins::good(5));
@@ -460,7 +460,7 @@ fn it_works_in_another_schema() {
 }
 
 #[test]
-fn it_works_in_a_schema_whose_name_needs_quotes() {
+fn the_extension_works_in_a_schema_whose_name_needs_quotes() {
     let database = Database::bare(Cluster::shared());
     let server = ScriptedSqs::start();
     let queue = server.queue();
@@ -510,7 +510,7 @@ const HOSTILE: &str = "
     CREATE DOMAIN hostile.date AS pg_catalog.int4;";
 
 #[test]
-fn no_search_path_misleads_it() {
+fn no_search_path_misleads_the_extension() {
     let database = Database::shared();
     let server = ScriptedSqs::start();
     let queue = server.queue();
@@ -563,7 +563,7 @@ fn no_search_path_misleads_it() {
 }
 
 #[test]
-fn temporary_tables_do_not_mislead_it() {
+fn temporary_tables_do_not_mislead_the_extension() {
     let database = Database::shared();
     let server = ScriptedSqs::start();
     let queue = server.queue();
@@ -596,7 +596,7 @@ fn an_empty_search_path_does_no_harm() {
 }
 
 #[test]
-fn loading_it_in_every_server_process_changes_nothing() {
+fn loading_the_library_in_every_server_process_changes_nothing() {
     let cluster = tests::cluster::Plan::default()
         .setting("shared_preload_libraries", "user_logins_sqs")
         .start();

@@ -144,7 +144,7 @@ mod looks_first {
     fn a_role_that_has_lost_login_is_waited_for() {
         scene().expect_waiting_between(
             "ALTER ROLE ingester NOLOGIN",
-            "role ingester is not permitted to log in",
+            "role \"ingester\" is not permitted to log in",
             "ALTER ROLE ingester LOGIN",
         );
     }
@@ -153,7 +153,7 @@ mod looks_first {
     fn a_role_that_has_lost_connect_is_waited_for() {
         scene().expect_waiting_between(
             "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC",
-            "role ingester does not have CONNECT privilege",
+            "role \"ingester\" does not have CONNECT privilege",
             "GRANT CONNECT ON DATABASE postgres TO ingester",
         );
     }
@@ -247,12 +247,7 @@ mod looks_first {
         eventually(
             "another launcher waits",
             LOOKED_WITHIN,
-            || {
-                cluster
-                    .log()
-                    .matches("where subscriptions live, is not")
-                    .count()
-            },
+            || cluster.log().matches("for subscriptions is not").count(),
             |told| *told == 1,
         );
         let before = log.complaints().len();
@@ -310,7 +305,7 @@ mod looks_first {
             LOOKED_WITHIN,
             || admin.rows("SELECT workers, state, reason FROM sqs_stat"),
             |rows| {
-                let reason = "0 of 1 workers run: user_logins_sqs.max_workers is 0";
+                let reason = "0 of 1 workers running: user_logins_sqs.max_workers is 0";
                 *rows == [["0", "waiting", reason].map(|text| Some(text.to_owned()))]
             },
         );
@@ -340,7 +335,7 @@ mod shares {
         let (_, _, reason) = shown(&mut admin, &greedy);
         assert_eq!(
             reason.as_deref(),
-            Some("1 of 32 workers run: user_logins_sqs.max_workers is 3")
+            Some("1 of 32 workers running: user_logins_sqs.max_workers is 3")
         );
         assert_eq!(shown(&mut admin, &second).2, None);
         let complaints = log.complaints();
@@ -398,7 +393,7 @@ mod shares {
         );
         assert_eq!(
             shown(&mut admin, &greedy).2.as_deref(),
-            Some("1 of 5 workers run: all of max_worker_processes are in use")
+            Some("1 of 5 workers running: all of max_worker_processes are in use")
         );
     }
 }

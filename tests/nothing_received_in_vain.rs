@@ -92,7 +92,7 @@ fn a_role_with_these_rights_cannot_touch_the_ledger() {
 }
 
 #[test]
-fn no_right_to_execute() {
+fn a_role_without_execute_receives_nothing() {
     let scene = scene();
     let role = run::unique_name("role");
     scene.database.connect().run(&format!(
@@ -103,7 +103,7 @@ fn no_right_to_execute() {
 }
 
 #[test]
-fn no_right_to_insert() {
+fn a_role_without_insert_receives_nothing() {
     let scene = scene();
     let role = role(&scene.database);
     let mut session = scene.database.connect_as(&role);
@@ -141,7 +141,7 @@ fn a_right_to_insert_each_of_the_columns_is_enough() {
 }
 
 #[test]
-fn a_read_only_transaction() {
+fn a_read_only_transaction_receives_nothing() {
     let scene = scene();
     let mut session = scene.database.connect();
     session.run("BEGIN READ ONLY");
@@ -150,7 +150,7 @@ fn a_read_only_transaction() {
 }
 
 #[test]
-fn a_session_that_is_read_only_by_default() {
+fn a_session_that_is_read_only_by_default_receives_nothing() {
     let scene = scene();
     let mut session = scene.database.connect();
     session.set("default_transaction_read_only", "on");
@@ -159,7 +159,7 @@ fn a_session_that_is_read_only_by_default() {
 }
 
 #[test]
-fn a_standby() {
+fn a_standby_receives_nothing() {
     let primary = Cluster::private();
     let database = Database::with_extension(&primary);
     let standby = primary.standby();
@@ -174,7 +174,7 @@ fn a_standby() {
 }
 
 #[test]
-fn no_user_logins() {
+fn a_missing_user_logins_receives_nothing() {
     let scene = scene();
     let mut session = scene.database.connect();
     session.run("DROP TABLE user_logins");
@@ -200,12 +200,12 @@ fn misshapen(change: &str, column: &str) {
 }
 
 #[test]
-fn a_column_is_missing() {
+fn a_missing_column_is_named() {
     misshapen("ALTER TABLE user_logins DROP masked_ip", "masked_ip");
 }
 
 #[test]
-fn a_column_has_another_type() {
+fn a_column_of_another_type_is_named() {
     misshapen(
         "ALTER TABLE user_logins DROP masked_ip, ADD masked_ip integer",
         "masked_ip",
@@ -213,7 +213,7 @@ fn a_column_has_another_type() {
 }
 
 #[test]
-fn a_column_that_must_be_there_takes_no_value() {
+fn a_column_that_takes_no_value_is_named() {
     misshapen(
         "ALTER TABLE user_logins DROP locale, ADD locale varchar(32) GENERATED ALWAYS AS ('DE') STORED",
         "locale",
@@ -221,7 +221,7 @@ fn a_column_that_must_be_there_takes_no_value() {
 }
 
 #[test]
-fn a_further_column_is_required_and_has_no_default() {
+fn a_further_column_without_a_default_is_named() {
     misshapen(
         "ALTER TABLE user_logins ADD tenant integer NOT NULL",
         "tenant",
@@ -229,7 +229,7 @@ fn a_further_column_is_required_and_has_no_default() {
 }
 
 #[test]
-fn user_logins_is_not_a_table() {
+fn a_user_logins_that_is_not_a_table_receives_nothing() {
     let scene = scene();
     let mut session = scene.database.connect();
     session.run("DROP TABLE user_logins; CREATE SEQUENCE user_logins");
@@ -257,7 +257,7 @@ fn the_counters_of_localstack_are_untouched() {
 }
 
 #[test]
-fn sqs_drain_checks_too() {
+fn sqs_drain_checks_before_it_receives_too() {
     let scene = scene();
     let mut session = scene.database.connect();
     session.run("DROP TABLE user_logins");
@@ -282,7 +282,7 @@ fn text_that_is_not_utf8_is_refused() {
 }
 
 #[test]
-fn a_caller_whom_no_policy_lets_in() {
+fn a_caller_whom_no_policy_lets_in_receives_nothing() {
     let policies = [
         "",
         "CREATE POLICY readers ON user_logins FOR SELECT USING (true)",

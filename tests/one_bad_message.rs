@@ -183,7 +183,7 @@ refused_by_the_table! {
 }
 
 #[test]
-fn refused_by_a_policy() {
+fn a_row_that_a_policy_refuses_is_rejected() {
     let mut scene = scene_with(&logins::login_with("x", "user_id", SECRET));
     let role = tests::run::unique_name("tenant");
     scene.session.run(&format!(

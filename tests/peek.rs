@@ -22,7 +22,7 @@ fn peek(scene: &mut Scene, columns: &str) -> Vec<TextRow> {
 }
 
 #[test]
-fn it_shows_the_rows_that_an_ingest_then_makes() {
+fn sqs_peek_shows_the_rows_that_an_ingest_then_makes() {
     let queue = localstack::queue();
     queue.send(&logins::good(12));
     let database = Database::shared();
@@ -258,7 +258,10 @@ fn messages_that_the_redrive_policy_takes_next_are_a_warning() {
     let warning = warning.unwrap_or_else(|| panic!("{notices:?}"));
     assert!(warning.message().contains("2 messages"), "{notices:?}");
     assert!(
-        warning.detail().unwrap().contains("more than 2 times"),
+        warning
+            .detail()
+            .unwrap()
+            .contains("has been received 2 times"),
         "{notices:?}"
     );
 }

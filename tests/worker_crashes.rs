@@ -132,8 +132,17 @@ fn workers_outlive_localstack() {
         || state(&mut admin),
         |state| state.as_deref() == Some("retrying"),
     );
-    let received = admin.number("SELECT received FROM sqs_stat");
-    assert_eq!(admin.logins(), received, "all that was received is written");
+    let [received, _] = eventually(
+        "all that was received is written",
+        CAUGHT_UP_WITHIN,
+        || {
+            [
+                admin.number("SELECT received FROM sqs_stat"),
+                admin.logins(),
+            ]
+        },
+        |[received, rows]| received == rows,
+    );
     localstack.start_again();
     Queue::create(localstack.url(), name, &[]);
     queue.send(rest);

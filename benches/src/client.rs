@@ -27,7 +27,7 @@ impl Options {
         let mut options = Options {
             url,
             messages: 100_000,
-            concurrency: 16,
+            concurrency: 256,
             delete: true,
         };
         while let Some(name) = arguments.next() {

@@ -48,7 +48,7 @@ SELECT user_id, device_type, left(masked_ip, 12) || '…' AS masked_ip,
 
 SELECT count(*), count(DISTINCT user_id) AS users FROM user_logins;
 
-\echo '-- The malformed message is not in the table; it is told of here, without its values.'
+\echo '-- The message of another type is not in the table. It is recorded without its values:'
 \x on
 SELECT * FROM sqs_rejected;
 \x off

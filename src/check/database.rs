@@ -1,8 +1,11 @@
 //! This database: versions, encoding, whether it can be written to.
 
+use pgrx::spi::SpiResult;
+
 use super::Finding;
 use crate::errors::Failure;
 use crate::ingest::target;
+use crate::pg::or_raise::OrRaise;
 use crate::pg::{database, query};
 
 /// The version of this library.
@@ -10,22 +13,21 @@ const LIBRARY: &str = env!("CARGO_PKG_VERSION");
 
 /// Whether the library and the SQL objects are of one version.
 pub fn extension() -> Finding {
-    let installed = query::one::<String>(
+    let installed: SpiResult<Option<String>> = query::one(
         "SELECT extversion FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'user_logins_sqs'",
         &[],
     );
-    match installed {
-        Ok(Some(version)) if version == LIBRARY => {
+    match installed.or_raise() {
+        Some(version) if version == LIBRARY => {
             Finding::ok(format!("library and SQL objects have version {LIBRARY}"))
         }
-        Ok(Some(version)) => Finding::error(
+        Some(version) => Finding::error(
             format!(
                 "the library of this session has version {LIBRARY}, the SQL objects have version {version}"
             ),
             "Use ALTER EXTENSION user_logins_sqs UPDATE; where the library is the older one, restart the server.",
         ),
-        Ok(None) => Failure::NotInstalled.into(),
-        Err(error) => pgrx::error!("{error}"),
+        None => Failure::NotInstalled.into(),
     }
 }
 

@@ -24,7 +24,7 @@ pub fn own_tables() -> Finding {
             return failure.into();
         }
     }
-    Finding::ok("no trigger, rule or function of others is attached to them")
+    Finding::ok("no trigger, rule or function from outside the extension is attached to them")
 }
 
 /// How large the ledger is.
@@ -61,13 +61,13 @@ pub fn pruning() -> Finding {
         };
         if age <= retention + PRUNED_WITHIN {
             return Ok(Finding::ok(format!(
-                "entries go once they are older than {}",
+                "entries are removed once they are older than {}",
                 text::duration(retention)
             )));
         }
         Ok(Finding::warning(
             format!(
-                "the oldest entry is {} old, and should go after {}",
+                "the oldest entry is {} old, and should have been removed after {}",
                 text::duration(age),
                 text::duration(retention)
             ),

@@ -4,7 +4,8 @@
 use std::time::{Duration, SystemTime};
 
 use queue::{
-    Attributes, Encryption, Error, ErrorKind, Examination, Network, Queue, Redrive, Right,
+    Attributes, Encryption, Error, ErrorKind, Examination, MOST_IN_FLIGHT, Network, Queue, Redrive,
+    Right,
 };
 
 use super::{Finding, text};
@@ -17,9 +18,8 @@ const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// AWS refuses requests whose time is off by more than a few minutes.
 const CLOCK_TOLERANCE: i64 = 60;
 
-/// A queue lets 120,000 messages be in flight (SQS developer guide, "Quotas").
-const MOST_IN_FLIGHT: u64 = 120_000;
-const MANY_IN_FLIGHT: u64 = MOST_IN_FLIGHT * 3 / 4;
+/// So many messages in flight are worth a warning.
+const MANY_IN_FLIGHT: u64 = MOST_IN_FLIGHT as u64 * 3 / 4;
 
 /// Transactions that are rolled back count as receives, too.
 const LEAST_RECEIVES: u32 = 5;
@@ -27,8 +27,8 @@ const LEAST_RECEIVES: u32 = 5;
 const LEAST_RECEIVES_FIFO: u32 = 3;
 
 /// What is said of everything that only the queue could tell.
-const ALLOW_ATTRIBUTES: &str =
-    "Allow the server's AWS identity sqs:GetQueueAttributes on the queue. Ingesting does without.";
+const ALLOW_ATTRIBUTES: &str = "Allow the server's AWS identity sqs:GetQueueAttributes on the queue. \
+                                Ingesting works without it.";
 
 /// What is said of what could not be found out because something else failed.
 const SEE_OTHERS: &str = "See \"credentials\", \"connection\" and \"answer\".";
@@ -85,11 +85,11 @@ fn credentials(queue: &Queue, found: &Examination) -> Finding {
     match credentials.expiry.map(time_until) {
         None => Finding::ok(format!("from: {source}")),
         Some(Some(left)) => Finding::ok(format!(
-            "from: {source}; they end in {}",
+            "from: {source}; they expire in {}",
             text::duration(left)
         )),
         Some(None) => Finding::error(
-            format!("from: {source}; they have ended"),
+            format!("from: {source}; they have expired"),
             "Renew them, and look at this machine's clock.",
         ),
     }
@@ -135,7 +135,7 @@ fn tls(queue: &Queue, found: &Examination) -> Finding {
     let tls = match tls {
         None => {
             return Finding::warning(
-                "the server is called in clear",
+                "connections to the server are not encrypted",
                 "Use https:// in the queue URL, unless the server is on this machine or in a private network.",
             );
         }
@@ -149,17 +149,17 @@ fn tls(queue: &Queue, found: &Examination) -> Finding {
     match tls.not_after.map(time_until) {
         None => Finding::ok(tls.version),
         Some(Some(left)) if left >= CERTIFICATE_ENDS_SOON => Finding::ok(format!(
-            "{}, the server's certificate is good for {}",
+            "{}, the server's certificate expires in {}",
             tls.version,
             text::duration(left)
         )),
         Some(left) => Finding::warning(
             format!(
-                "{}, the server's certificate ends in {}",
+                "{}, the server's certificate expires in {}",
                 tls.version,
                 text::duration(left.unwrap_or_default())
             ),
-            "Who runs the server has to renew it; look at this machine's clock, too.",
+            "Ask the server's operator to renew it, and check this machine's clock.",
         ),
     }
 }
@@ -168,7 +168,7 @@ fn tls(queue: &Queue, found: &Examination) -> Finding {
 fn answer(queue: &Queue, found: &Examination) -> Finding {
     if found.credentials.is_err() {
         return Finding::unknown(
-            "without credentials no call is made",
+            "no call was made, because there are no credentials",
             "See \"credentials\".",
         );
     }
@@ -189,7 +189,7 @@ fn answer(queue: &Queue, found: &Examination) -> Finding {
 
 fn clock(found: &Examination) -> Finding {
     let Some(ahead) = found.clock_ahead else {
-        return Finding::unknown("no answer told the time", SEE_OTHERS);
+        return Finding::unknown("no response carried a date", SEE_OTHERS);
     };
     let difference = text::duration(Duration::from_secs(ahead.unsigned_abs()));
     if ahead.abs() <= CLOCK_TOLERANCE {
@@ -205,7 +205,7 @@ fn clock(found: &Examination) -> Finding {
 
 fn right_to_receive() -> Finding {
     Finding::unknown(
-        "sqs:ReceiveMessage is not tried, since that would receive messages",
+        "sqs:ReceiveMessage was not tested, because that would receive messages",
         "sqs_peek() tries it, and gives the messages back.",
     )
 }
@@ -235,7 +235,7 @@ fn right_to_get_attributes(found: &Examination) -> Finding {
 fn messages(_queue: &Queue, _found: &Examination, attributes: &Attributes) -> Finding {
     let told = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
     let detail = format!(
-        "about {} visible, {} in flight, {} delayed; how old the oldest is, only CloudWatch tells",
+        "about {} visible, {} in flight, {} delayed; only CloudWatch reports the age of the oldest",
         told(attributes.visible),
         told(attributes.in_flight),
         told(attributes.delayed)
@@ -338,7 +338,7 @@ fn retention(_queue: &Queue, found: &Examination, attributes: &Attributes) -> Fi
 fn encryption(_queue: &Queue, _found: &Examination, attributes: &Attributes) -> Finding {
     match &attributes.encryption {
         Encryption::None => Finding::warning(
-            "the queue keeps bodies, with raw addresses in them, in clear",
+            "the queue is not encrypted: bodies, with raw addresses in them, are stored in plain text",
             "Use SSE-SQS or SSE-KMS: set the queue's attribute SqsManagedSseEnabled to true.",
         ),
         Encryption::Sqs => Finding::ok("SSE-SQS"),

@@ -13,7 +13,7 @@ pub fn mask_key() -> Finding {
     let mut fingerprints = keys.fingerprints();
     match fingerprints.next() {
         None => Finding::warning(
-            "masks are plain SHA-256: that of an IPv4 address can be reversed by trying all of them",
+            "masks are plain SHA-256; the mask of an IPv4 address can be reversed by trying every address",
             "Put the output of \"openssl rand -hex 32\" into a file that only the server's operating-system user can \
              read, and name it in user_logins_sqs.mask_key_file.",
         ),

@@ -9,7 +9,7 @@ use crate::ingest::target::{self, USER_LOGINS};
 use crate::own_tables::EXTENSION;
 use crate::pg::identity::{current_role, role_name};
 use crate::pg::or_raise::OrRaise;
-use crate::pg::{policy, query, relation};
+use crate::pg::{extension, policy, query, relation};
 
 /// Messages are as old as this, the longest retention period of SQS, or younger.
 const DAYS_BACK: i32 = 14;
@@ -35,10 +35,10 @@ pub fn row_level_security() -> Finding {
         return Finding::ok("no policy applies to the current role");
     }
     if policy::lets_insert(table) {
-        Finding::ok("policies apply: a row that they refuse is a rejection")
+        Finding::ok("policies apply; a row that they refuse is rejected")
     } else {
         Finding::error(
-            "policies apply, and none lets the current role insert",
+            "policies apply, and none allows the current role to insert",
             "The table's owner can use CREATE POLICY ... FOR INSERT.",
         )
     }
@@ -71,7 +71,7 @@ pub fn partitions() -> Finding {
 }
 
 fn find() -> Option<Oid> {
-    relation::find(relation::extension_schema(EXTENSION)?, USER_LOGINS)
+    relation::find(extension::schema(EXTENSION)?, USER_LOGINS)
 }
 
 struct Partitioning {
@@ -137,9 +137,9 @@ fn finding_of_days(missing: &[i32]) -> Finding {
     const HINT: &str = "Create the partitions, or a default partition: a row without one fails the call that \
                         ingests it.";
     match missing {
-        [] => Finding::ok(
-            "there are partitions from 14 days ago to tomorrow, and no default partition",
-        ),
+        [] => Finding::ok(format!(
+            "there are partitions from {DAYS_BACK} days ago to tomorrow, and no default partition"
+        )),
         days if days.contains(&0) => {
             Finding::error("no partition takes the rows of today (UTC)", HINT)
         }

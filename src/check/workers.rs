@@ -3,10 +3,10 @@
 use super::{Finding, text};
 use crate::board::{self, LauncherState};
 use crate::errors::Failure;
-use crate::pg::{database, relation, setting};
+use crate::pg::{database, setting};
 use crate::settings;
 use crate::stat::State;
-use crate::stat::counts::{self, QueueRow};
+use crate::stat::rows::{self, QueueRow};
 use crate::worker::subscription::{self, Reading, Subscription};
 
 /// Whether the library was loaded when the server started.
@@ -17,7 +17,7 @@ pub fn preloaded() -> Finding {
     Finding::warning(
         "user_logins_sqs is not preloaded: there are no subscriptions and no statistics",
         "Add user_logins_sqs to shared_preload_libraries in postgresql.conf and restart the server. \
-         sqs_ingest and sqs_drain do without.",
+         sqs_ingest and sqs_drain work without it.",
     )
 }
 
@@ -56,7 +56,7 @@ pub fn launcher() -> Finding {
 /// Whether subscriptions live here.
 pub fn database() -> Finding {
     let name = settings::database();
-    if relation::current_database() == name {
+    if database::name() == name {
         return Finding::ok("subscriptions live in this database");
     }
     let detail = format!("subscriptions live in database \"{name}\"");
@@ -119,7 +119,7 @@ pub fn other_installations() -> Finding {
     }
     Finding::warning(
         format!(
-            "{} made in another installation, and have no workers here",
+            "{} from another installation, without workers here",
             text::count(resting as u64, "subscription")
         ),
         "They came with a dump or by replication. To ingest here, use UPDATE sqs_subscription SET enabled = true \
@@ -161,7 +161,7 @@ pub fn of_subscription(subscription: &Subscription) -> Finding {
         return Failure::NotPreloaded.into();
     }
     let running = board::running(&subscription.queue_url) as usize;
-    let counted = counts::rows().unwrap_or_default();
+    let counted = rows::queues().unwrap_or_default();
     let row = counted
         .into_iter()
         .find(|row| row.queue_url == subscription.queue_url);
@@ -169,7 +169,7 @@ pub fn of_subscription(subscription: &Subscription) -> Finding {
 }
 
 fn of_workers(running: usize, wanted: usize, row: Option<QueueRow>) -> Finding {
-    let detail = format!("{running} of {wanted} workers run");
+    let detail = format!("{running} of {wanted} workers running");
     let state = row.as_ref().and_then(|row| row.state);
     let last_error = row.as_ref().and_then(|row| row.last_error.clone());
     if let (Some(state @ (State::Retrying | State::Paused)), Some(error)) = (state, last_error) {

@@ -4,13 +4,13 @@
 mod tests {
     use pgrx::prelude::*;
 
-    use crate::pg::error::Fault;
+    use crate::ingest::fault::Fault;
     use crate::pg::subtransaction::attempt;
 
     fn caught(sql: &str) -> (String, bool) {
         match attempt(|| Spi::run(sql)) {
             Ok(_) => panic!("no error"),
-            Err(error) => (error.state().to_string(), error.fault() == Fault::Row),
+            Err(error) => (error.state().to_string(), Fault::of(&error) == Fault::Row),
         }
     }
 

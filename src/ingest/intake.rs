@@ -108,7 +108,7 @@ impl Intake {
                 continue;
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) || self.is_called_away() {
+            if left.is_some_and(|left| left.is_zero()) || self.has_pending_signal() {
                 break;
             }
             latch::wait_readable(fd, left);
@@ -139,7 +139,7 @@ impl Intake {
         self.inlets.is_empty() && self.waiting.is_empty()
     }
 
-    fn is_called_away(&self) -> bool {
+    fn has_pending_signal(&self) -> bool {
         self.heeds_signals && (background_worker::is_reload_asked() || sigterm::is_end_requested())
     }
 

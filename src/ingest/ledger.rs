@@ -44,7 +44,7 @@ pub enum Patience {
 }
 
 /// The lock timeout of a hurried entry: long enough only for a session that is extending the table at that moment.
-const HARDLY_AT_ALL: Duration = Duration::from_millis(10);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// The statement that enters messages in the ledger, prepared.
 pub struct Ledger {
@@ -136,7 +136,7 @@ impl Ledger {
             let mut enter = || self.write(keys, || client.update(statement, None, &arguments));
             let entered = match patience {
                 Patience::UntilItEnds => enter(),
-                Patience::Hurried => with_lock_timeout(HARDLY_AT_ALL, enter),
+                Patience::Hurried => with_lock_timeout(LOCK_TIMEOUT, enter),
             };
             let entered = entered.or_raise();
             if entered.len() == keys.len() {

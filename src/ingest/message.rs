@@ -13,6 +13,7 @@ use super::ledger::Key;
 use super::reader::Content;
 use super::receipts;
 use super::rejection::Rejected;
+use crate::pg::clock;
 use crate::vault::Originals;
 
 /// Milliseconds from 1970 to 2000 and to the end of 9999: no queue is older, and a `timestamptz` and a `date` hold all
@@ -21,8 +22,6 @@ const TIMES_OF_SENDING: RangeInclusive<i64> = 946_684_800_000..=253_402_300_799_
 
 /// SQS' longest message id, in characters.
 const LONGEST_ID: usize = 100;
-
-const MICROSECONDS_FROM_1970_TO_2000: i64 = 946_684_800_000_000;
 
 /// A message that was received.
 pub struct Message {
@@ -122,7 +121,7 @@ fn key(sent_at: i64, message_id: &str) -> Option<Key> {
 pub fn time_of_sending(sent_at: i64) -> Option<i64> {
     TIMES_OF_SENDING
         .contains(&sent_at)
-        .then(|| sent_at * 1_000 - MICROSECONDS_FROM_1970_TO_2000)
+        .then(|| clock::at_unix_milliseconds(sent_at))
 }
 
 /// A server that is not SQS may send an id that no text, or no index, can hold: its hash stands for it.

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use pgrx::check_for_interrupts;
-use queue::{Description, Inlet, Next, Pending, Receipt, Receive, Received};
+use queue::{Description, Inlet, Next, PendingAnswer, Receipt, Receive, Received};
 
+use super::fault::Fault;
 use super::ledger::Key;
 use super::message::{Message, Row, time_of_sending};
 use super::reader::Content;
@@ -16,7 +17,7 @@ use super::statements::Statements;
 use super::target::Target;
 use crate::errors::Failure;
 use crate::io_thread;
-use crate::pg::error::{Caught, Fault};
+use crate::pg::error::Caught;
 use crate::pg::latch;
 use crate::pg::subtransaction::attempt_to_keep;
 
@@ -84,7 +85,7 @@ pub fn peek(source: &Source, target: &Target, limit: u64) -> Result<Peek, Failur
     })
 }
 
-fn max_receive_count(asked: Pending<Result<Description, queue::Error>>) -> Option<u32> {
+fn max_receive_count(asked: PendingAnswer<Result<Description, queue::Error>>) -> Option<u32> {
     let answer = io_thread::answers(vec![asked], ATTRIBUTES_WITHIN).pop()??;
     Some(answer.ok()?.attributes.redrive?.max_receive_count)
 }
@@ -206,7 +207,7 @@ fn judge(
 }
 
 fn refusal(error: Caught, row: &Row, target: &Target) -> Result<Rejected, Failure> {
-    match error.fault() {
+    match Fault::of(&error) {
         Fault::Row => Ok(Rejected::by_table(&error, &row.login)),
         Fault::Table => Err(Failure::NoPartition {
             table: target.user_logins.clone(),

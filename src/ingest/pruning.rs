@@ -79,7 +79,7 @@ pub fn prune_daily(retention: Duration) {
     match attempt(prune) {
         Ok(()) => LAST_DAY.set(today),
         Err(error) if error.is_cancel() => error.rethrow(),
-        Err(error) => report::warn("could not prune", &error),
+        Err(error) => report::warn("could not prune the ledger and the vault", &error),
     }
 }
 

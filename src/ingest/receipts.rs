@@ -22,11 +22,11 @@ static LISTENER: Listener = Listener {
 };
 
 thread_local! {
-    static PENDING: RefCell<ByLevel<Pending>> = const { RefCell::new(ByLevel::new()) };
+    static PENDING: RefCell<ByLevel<Unsettled>> = const { RefCell::new(ByLevel::new()) };
 }
 
 /// Receipts that share a fate.
-struct Pending {
+struct Unsettled {
     at_commit: Fate,
     at_abort: AtAbort,
     receipts: Vec<Receipt>,
@@ -52,7 +52,7 @@ pub fn settle_at_commit(at_commit: Fate, at_abort: AtAbort, receipts: Vec<Receip
         Some(last) if (last.at_commit, last.at_abort) == (at_commit, at_abort) => {
             last.receipts.extend(receipts);
         }
-        _ => pending.push(Pending {
+        _ => pending.push(Unsettled {
             at_commit,
             at_abort,
             receipts,
@@ -112,7 +112,7 @@ fn subtransaction_aborted(level: i32) {
     roll_back(PENDING.with_borrow_mut(|pending| pending.aborted(level)));
 }
 
-fn roll_back(rolled_back: Vec<Pending>) {
+fn roll_back(rolled_back: Vec<Unsettled>) {
     for pending in rolled_back {
         match pending.at_abort {
             AtAbort::Release => release(pending.receipts),

@@ -2,6 +2,7 @@
 
 use login::{MaskedLogin, Rule};
 
+use super::fault::names_a_rule;
 use crate::pg::error::Caught;
 
 /// Why a message is rejected. Names fields and rules, never quotes a value.
@@ -19,7 +20,7 @@ impl Rejected {
     /// SQS sends `SentTimestamp` with every message; the ledger does not work with a server that does not.
     pub fn no_time_of_sending() -> Rejected {
         Rejected {
-            reason: "the message carries no SentTimestamp".to_owned(),
+            reason: "the message has no SentTimestamp between 2000 and 9999".to_owned(),
             sqlstate: "22004".to_owned(),
             is_login: true,
         }
@@ -28,7 +29,7 @@ impl Rejected {
     /// `user_logins` refused the row of `login`.
     pub fn by_table(error: &Caught, login: &MaskedLogin) -> Rejected {
         let state = error.state();
-        let quotable = error.names_a_rule() || !quotes_a_value(error.message(), login);
+        let quotable = names_a_rule(error) || !quotes_a_value(error.message(), login);
         let reason = if quotable {
             format!("user_logins refused the row: {}", error.message())
         } else {

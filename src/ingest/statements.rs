@@ -8,11 +8,12 @@ use pgrx::Spi;
 use pgrx::pg_sys::{BuiltinOid, PgOid};
 use pgrx::spi::{OwnedPreparedStatement, SpiResult};
 
+use super::fault::Fault;
 use super::ledger::{Key, Ledger, Patience};
 use super::message::Row;
 use super::target::Target;
 use crate::pg::array::{self, rows_of};
-use crate::pg::error::{Caught, Fault};
+use crate::pg::error::Caught;
 use crate::pg::or_raise::OrRaise;
 use crate::pg::subtransaction::attempt;
 
@@ -107,7 +108,7 @@ impl Statements {
             Err(NotInserted {
                 error,
                 in_ledger: false,
-            }) if rows.len() == 1 && error.fault() == Fault::Unclear => {
+            }) if rows.len() == 1 && Fault::of(&error) == Fault::Unclear => {
                 self.insert_in(Form::Alone, rows, patience)
             }
             outcome => outcome,
@@ -156,7 +157,7 @@ impl Statements {
     pub fn insert_login(&self, row: &Row) -> Result<(), Caught> {
         let insert = |form| attempt(|| self.insert_logins(form, &[row]));
         match insert(Form::Together) {
-            Err(error) if error.fault() == Fault::Unclear => insert(Form::Alone),
+            Err(error) if Fault::of(&error) == Fault::Unclear => insert(Form::Alone),
             outcome => outcome,
         }
     }

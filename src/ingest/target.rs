@@ -9,7 +9,7 @@ use crate::errors::Failure;
 use crate::own_tables::{EXTENSION, LEDGER, OwnTable, QUEUE, REJECTED};
 use crate::pg::identity::current_role;
 use crate::pg::relation::{self, Column};
-use crate::pg::{database, policy};
+use crate::pg::{database, extension, policy};
 use crate::settings;
 use crate::vault;
 
@@ -53,7 +53,7 @@ impl Target {
     pub fn check_for(call: &CStr) -> Result<Target, Failure> {
         refuse_read_only(call);
         check_encoding()?;
-        let schema = relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?;
+        let schema = extension::schema(EXTENSION).ok_or(Failure::NotInstalled)?;
         let ledger = OwnTable::find_in(schema, LEDGER)?;
         let rejected = OwnTable::find_in(schema, REJECTED)?;
         let queues = OwnTable::find_in(schema, QUEUE)?;
@@ -149,7 +149,7 @@ fn refuse_read_only(call: &CStr) {
 /// [`Failure::NotUtf8`], [`Failure::NoTable`], [`Failure::Misshapen`], [`Failure::NoInsertRight`].
 pub fn check_current() -> Result<(), Failure> {
     check_encoding()?;
-    check_user_logins(relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?)
+    check_user_logins(extension::schema(EXTENSION).ok_or(Failure::NotInstalled)?)
 }
 
 /// Checks that text here is UTF-8: that of a message is, and goes into rows as it is. Most other encodings could not
@@ -162,7 +162,7 @@ pub fn check_encoding() -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::NotUtf8 {
-        encoding: relation::database_encoding(),
+        encoding: database::encoding(),
     })
 }
 

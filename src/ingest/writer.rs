@@ -1,38 +1,37 @@
 //! Turns messages into rows inside the current transaction; one bad message costs one message.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use queue::{Fate, Receipt};
 
-use super::groups::{BlockedGroups, Turn};
+use super::chunk::{Candidate, Chunk};
+use super::fault::Fault;
+use super::groups::Turn;
 use super::ledger::{Key, Patience};
 use super::message::{Message, Row};
 use super::queue_record;
 use super::receipts::{self, AtAbort};
+use super::refusals::Refusals;
 use super::rejection::Rejected;
-use super::rejections::{self, Rejections, Stays};
+use super::rejections::{self, Stays};
 use super::source::Source;
 use super::statements::Statements;
 use super::target::Target;
 use super::trial::Trial;
+use super::writer_state::WriterState;
 use crate::errors::Failure;
 use crate::own_tables::OwnTable;
-use crate::pg::error::{Caught, Fault};
+use crate::pg::error::Caught;
 use crate::pg::subtransaction::attempt;
 use crate::pg::transaction::force_synchronous_commit;
 use crate::pg::{clock, replication};
 use crate::settings::{self, RejectedMessages};
 use crate::stat::{QueueStat, Written};
 use crate::vault::{self, Originals};
-
-/// How many consecutive refused rows suggest that the table is at fault: where it has taken none in this transaction,
-/// and where it has.
-const SUSPICIOUS: usize = 10;
-const SUSPICIOUS_AFTER_SOME: usize = 100;
 
 /// Rows from all over the chunk that are then tried on their own: if the table takes one, it is not at fault.
 const PROBES: usize = 20;
@@ -68,77 +67,10 @@ pub struct Writer {
     rejected_messages: RejectedMessages,
     visibility: Duration,
     is_fifo: bool,
-    memory: Memory,
+    state: WriterState,
     /// The table has taken rows in the current transaction.
     has_taken_some: bool,
     tally: Tally,
-}
-
-/// What a writer of a later transaction of the same process needs to go on.
-#[derive(Clone, Default)]
-pub struct Memory {
-    blocked: BlockedGroups,
-    refusals: Refusals,
-    /// The UTC day, in days since 2000-01-01, on which it was last recorded that the queue feeds the ledger.
-    recorded_on: Option<i32>,
-}
-
-/// Messages whose rows `user_logins` refused since it last took one.
-#[derive(Clone, Default)]
-struct Refusals {
-    /// Their ids, as far as they matter: one that comes again and again is one.
-    messages: HashSet<Box<str>>,
-    /// Why the last one was.
-    last: String,
-}
-
-impl Refusals {
-    fn add(&mut self, message_id: &str, rejected: &Rejected) {
-        if self.messages.len() < SUSPICIOUS_AFTER_SOME {
-            self.messages.insert(message_id.into());
-        }
-        self.last = format!("{}: {}", rejected.sqlstate, rejected.reason);
-    }
-
-    fn are_suspicious(&self, has_taken_some: bool) -> bool {
-        let enough = if has_taken_some {
-            SUSPICIOUS_AFTER_SOME
-        } else {
-            SUSPICIOUS
-        };
-        self.messages.len() >= enough
-    }
-}
-
-impl Memory {
-    /// What others, or earlier calls, have recorded of the queue. Must be read before anything is received: it decides
-    /// how many messages a receive may ask for.
-    pub fn recall(source: &Source, target: &Target) -> Memory {
-        let mut memory = Memory::default();
-        if source.queue().url().is_fifo() {
-            let url = source.queue().url().as_str();
-            for awaited in rejections::awaited(&target.rejected, url) {
-                memory.blocked.block_until(
-                    awaited.group,
-                    &awaited.message_id,
-                    awaited.hidden_until,
-                );
-            }
-            memory.receive_singly_while_blocked(source.stat(), source.visibility());
-        }
-        memory
-    }
-
-    /// Whether groups wait for messages that were rejected.
-    pub fn has_blocked_groups(&self) -> bool {
-        !self.blocked.is_empty()
-    }
-
-    /// While a group is blocked, one message at a time is received: what is behind the rejected message would be
-    /// received with it, and their receive counts would rise with it until they went to the dead-letter queue too.
-    fn receive_singly_while_blocked(&self, stat: &QueueStat, visibility: Duration) {
-        stat.receive_singly(!self.blocked.is_empty(), visibility);
-    }
 }
 
 impl Writer {
@@ -158,20 +90,20 @@ impl Writer {
             rejected_messages: settings::rejected_messages(),
             visibility: source.visibility(),
             is_fifo: url.is_fifo(),
-            memory: Memory::default(),
+            state: WriterState::default(),
             has_taken_some: false,
             tally: Tally::default(),
         }
     }
 
     /// Continues where an earlier writer of the same queue stopped.
-    pub fn resume(self, memory: Memory) -> Writer {
-        Writer { memory, ..self }
+    pub fn resume(self, state: WriterState) -> Writer {
+        Writer { state, ..self }
     }
 
     /// What a writer of a later transaction needs to [`resume`](Writer::resume).
-    pub fn pause(self) -> Memory {
-        self.memory
+    pub fn pause(self) -> WriterState {
+        self.state
     }
 
     /// How many messages to write at a time.
@@ -209,10 +141,10 @@ impl Writer {
         self.insert(&candidates, &mut chunk)?;
         self.record(&mut chunk);
         if chunk.duplicates > 0 && chunk.inserted.is_empty() && replication::is_synchronous() {
-            replication::write_a_record();
+            replication::emit_wal_record();
         }
         self.settle(chunk);
-        self.memory.blocked.handed_over();
+        self.state.blocked.handed_over();
         self.receive_singly_while_blocked();
         Ok(())
     }
@@ -220,15 +152,15 @@ impl Writer {
     /// Records that the queue feeds the ledger, in the transaction in which it does.
     fn record_queue(&mut self) {
         let today = Some(clock::day_of(clock::now()));
-        if self.memory.recorded_on != today {
+        if self.state.recorded_on != today {
             queue_record::note_ingest(&self.queues, &self.queue_url);
-            self.memory.recorded_on = today;
+            self.state.recorded_on = today;
         }
     }
 
     /// The queue has nothing more to hand out, so groups need not wait for what is gone from it.
     pub fn queue_is_empty(&mut self) {
-        let free = self.memory.blocked.queue_is_empty();
+        let free = self.state.blocked.queue_is_empty();
         self.record_no_longer_awaited(&free);
         self.receive_singly_while_blocked();
     }
@@ -293,7 +225,7 @@ impl Writer {
                 Outcome::Refused(error) => match *part {
                     [culprit] => {
                         self.refuse(&candidates[culprit], &error, chunk);
-                        if self.memory.refusals.are_suspicious(self.has_taken_some) {
+                        if self.state.refusals.are_suspicious(self.has_taken_some) {
                             self.probe(&mut trial, candidates, chunk)?;
                         }
                     }
@@ -336,8 +268,8 @@ impl Writer {
         }
         Err(Failure::AllRefused {
             table: self.user_logins.clone(),
-            rows: self.memory.refusals.messages.len(),
-            last: self.memory.refusals.last.clone(),
+            rows: self.state.refusals.count(),
+            last: self.state.refusals.last().to_owned(),
         })
     }
 
@@ -361,7 +293,7 @@ impl Writer {
                     row.originals.entries().map(move |entry| (entry, day))
                 }));
                 if inserted > 0 {
-                    self.memory.refusals = Refusals::default();
+                    self.state.refusals = Refusals::default();
                     self.has_taken_some = true;
                 }
                 for &place in part {
@@ -379,7 +311,7 @@ impl Writer {
                     not_inserted.error.rethrow()
                 }
             }
-            Err(not_inserted) => match not_inserted.error.fault() {
+            Err(not_inserted) => match Fault::of(&not_inserted.error) {
                 Fault::Row => Ok(Outcome::Refused(Box::new(not_inserted.error))),
                 // The error may say more if the row is tried on its own.
                 Fault::Unclear if part.len() > 1 => {
@@ -400,15 +332,15 @@ impl Writer {
         if let Some(group) = &message.group {
             // The session that rejected a message of the group knows that it is gone, or was this one.
             chunk.free_groups.insert(group.clone());
-            if self.memory.blocked.is_blocked_by(group, &message.id) {
-                self.memory.blocked.unblock(group);
+            if self.state.blocked.is_blocked_by(group, &message.id) {
+                self.state.blocked.unblock(group);
             }
         }
     }
 
     fn refuse(&mut self, culprit: &Candidate<'_>, error: &Caught, chunk: &mut Chunk) {
         let rejected = Rejected::by_table(error, &culprit.row.login);
-        self.memory.refusals.add(&culprit.message.id, &rejected);
+        self.state.refusals.add(&culprit.message.id, &rejected);
         chunk.refused_groups.extend(culprit.message.group.clone());
         self.reject(chunk, culprit.message, &culprit.again, rejected);
     }
@@ -422,7 +354,7 @@ impl Writer {
             if let Some(group) = &message.group
                 && chunk.refused_groups.insert(group.clone())
             {
-                let blocked = &mut self.memory.blocked;
+                let blocked = &mut self.state.blocked;
                 blocked.block(group.clone(), &message.id, message.receipt);
             }
         }
@@ -446,7 +378,7 @@ impl Writer {
             match &message.group {
                 None => Stays::For(self.visibility),
                 Some(group) => {
-                    let blocked = &mut self.memory.blocked;
+                    let blocked = &mut self.state.blocked;
                     blocked.block(group.clone(), &message.id, message.receipt);
                     Stays::AtTheHeadOf(group.clone(), self.visibility)
                 }
@@ -460,14 +392,14 @@ impl Writer {
             return true;
         };
         match self
-            .memory
+            .state
             .blocked
             .turn_of(group, &message.id, message.taken_at)
         {
             Turn::Its => true,
             Turn::NotYet => false,
             Turn::ItsSince => {
-                self.memory.blocked.unblock(group);
+                self.state.blocked.unblock(group);
                 chunk.free_groups.insert(group.clone());
                 true
             }
@@ -476,7 +408,7 @@ impl Writer {
 
     fn receive_singly_while_blocked(&self) {
         if self.is_fifo {
-            self.memory
+            self.state
                 .receive_singly_while_blocked(&self.stat, self.visibility);
         }
     }
@@ -545,60 +477,4 @@ enum Outcome {
     Contended,
     /// The table refused one of them.
     Refused(Box<Caught>),
-}
-
-/// A message whose row is about to be tried.
-struct Candidate<'m> {
-    message: &'m Message,
-    row: &'m Row,
-    /// Receipts of the same message, which came more than once: they share its fate.
-    again: Vec<Receipt>,
-}
-
-impl Candidate<'_> {
-    fn receipts(&self) -> impl Iterator<Item = Receipt> {
-        std::iter::once(self.message.receipt).chain(self.again.iter().copied())
-    }
-
-    fn count(&self) -> usize {
-        1 + self.again.len()
-    }
-}
-
-/// What became of the messages of one chunk.
-#[derive(Default)]
-struct Chunk {
-    /// When the messages of the new rows were sent.
-    inserted: Vec<i64>,
-    duplicates: usize,
-    rejections: Rejections,
-    done: Vec<Receipt>,
-    rejected_to_delete: Vec<Receipt>,
-    rejected_to_leave: Vec<Receipt>,
-    held_back: Vec<Receipt>,
-    left_to_others: Vec<Receipt>,
-    /// Groups that no longer wait: a later message of theirs has become a row.
-    free_groups: HashSet<Arc<str>>,
-    /// Groups of which a message was refused, or left to another session. What comes after it has to wait, what came
-    /// before does not.
-    refused_groups: HashSet<Arc<str>>,
-}
-
-impl Chunk {
-    /// Takes those out of `part` that are behind a message of their group which was refused.
-    fn hold_back(&mut self, part: Vec<usize>, candidates: &[Candidate<'_>]) -> Vec<usize> {
-        if self.refused_groups.is_empty() {
-            return part;
-        }
-        let (waiting, part): (Vec<usize>, Vec<usize>) = part.into_iter().partition(|&place| {
-            let group = &candidates[place].message.group;
-            group
-                .as_ref()
-                .is_some_and(|group| self.refused_groups.contains(group))
-        });
-        for place in waiting {
-            self.held_back.extend(candidates[place].receipts());
-        }
-        part
-    }
 }

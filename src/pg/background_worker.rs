@@ -134,7 +134,7 @@ pub fn connect_as(database: pg_sys::Oid, role: pg_sys::Oid) {
 
 /// Whether SIGHUP was received and the configuration files have not been reread yet.
 pub fn is_reload_asked() -> bool {
-    // SAFETY: reads a flag that the signal handler of this thread sets.
+    // SAFETY: a `sig_atomic_t` that only this thread and its signal handler write: it is never half written.
     unsafe { pg_sys::ConfigReloadPending != 0 }
 }
 
@@ -225,12 +225,12 @@ fn set(setting: &CStr, value: &CStr, source: pg_sys::GucSource::Type) {
 
 /// Whether the library is being loaded by the postmaster, which alone can be asked for shared memory and workers.
 pub fn is_being_preloaded() -> bool {
-    // SAFETY: reads a static.
+    // SAFETY: only this process' main thread, which runs this, writes the flag.
     unsafe { pg_sys::process_shared_preload_libraries_in_progress }
 }
 
 /// Whether pg_upgrade started this server.
 pub fn is_binary_upgrade() -> bool {
-    // SAFETY: reads a static.
+    // SAFETY: `IsBinaryUpgrade` is set before libraries are loaded and never written again.
     unsafe { pg_sys::IsBinaryUpgrade }
 }

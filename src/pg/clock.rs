@@ -24,6 +24,11 @@ pub fn at(time: SystemTime) -> i64 {
     since_1970.unwrap_or_default().as_micros() as i64 - MICROSECONDS_FROM_1970_TO_2000
 }
 
+/// Microseconds since 2000-01-01 UTC at a time in milliseconds since 1970 that a `timestamptz` can hold.
+pub fn at_unix_milliseconds(milliseconds: i64) -> i64 {
+    milliseconds * 1_000 - MICROSECONDS_FROM_1970_TO_2000
+}
+
 /// The UTC day of a time, in days since 2000-01-01, as a `date` has them; the time is in microseconds since then.
 pub fn day_of(time: i64) -> i32 {
     // A timestamptz holds fewer than 2^31 days.

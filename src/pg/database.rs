@@ -11,6 +11,19 @@ pub fn current() -> Option<Oid> {
     (database != pg_sys::InvalidOid).then_some(database)
 }
 
+/// The name of the database that this process is connected to.
+pub fn name() -> String {
+    // SAFETY: gives a palloc'd string or null.
+    unsafe {
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+        if name.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(name).to_string_lossy().into_owned()
+        }
+    }
+}
+
 /// Whether the database exists; `None` outside of a transaction, where that cannot be known.
 pub fn exists(database: Oid) -> Option<bool> {
     // SAFETY: a look-up by the key that this cache has, inside a transaction.
@@ -64,18 +77,28 @@ pub fn accepts_connections(name: &str) -> Option<bool> {
 
 /// Whether this server is a standby or still recovering from a crash, so that nothing can be written.
 pub fn is_in_recovery() -> bool {
-    // SAFETY: reads shared memory that every backend has mapped.
+    // SAFETY: shared memory is mapped before any of our code runs in a backend, and stays mapped until it ends; the
+    // rest that the function reads is the main thread's, which runs this.
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
 /// Whether the current transaction may not write.
 pub fn is_read_only() -> bool {
-    // SAFETY: reads a static of the main thread.
+    // SAFETY: only the main thread, which runs this, writes `XactReadOnly`.
     unsafe { pg_sys::XactReadOnly }
 }
 
 /// Whether text in this database is UTF-8.
 pub fn is_utf8() -> bool {
-    // SAFETY: reads backend state.
+    // SAFETY: the function reads a pointer that always is to an entry of Postgres' table of encodings, and that only
+    // the main thread, which runs this, changes.
     unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
+}
+
+/// What Postgres calls the encoding of the current database.
+pub fn encoding() -> String {
+    // SAFETY: the name of a known encoding is a static string.
+    unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) }
+        .to_string_lossy()
+        .into_owned()
 }

@@ -18,7 +18,7 @@ pub struct SqlState(i32);
 impl SqlState {
     /// The SQLSTATE `code`, of five characters.
     #[cfg(test)]
-    fn named(code: &[u8; 5]) -> SqlState {
+    pub fn named(code: &[u8; 5]) -> SqlState {
         let packed = code
             .iter()
             .enumerate()
@@ -27,28 +27,15 @@ impl SqlState {
         SqlState(packed)
     }
 
+    /// Its class: the first two characters.
+    pub fn class(self) -> [u8; 2] {
+        let [first, second, ..] = self.characters();
+        [first, second]
+    }
+
     fn characters(self) -> [u8; 5] {
         // At most 6 bits are left after the mask, so the cast keeps them all.
         std::array::from_fn(|i| ((self.0 >> (6 * i)) & 0x3f) as u8 + b'0')
-    }
-
-    /// Whether this is an error of the row at hand, which another row need not have: a bad value, a constraint,
-    /// something that a trigger raised (38 is what those in Python, Perl and Tcl do). Every other error would meet
-    /// each row alike.
-    ///
-    /// A class that `errcodes.txt` does not know can only come from a trigger of the user's.
-    fn blames_the_row(self) -> bool {
-        const OF_THE_ROW: [&[u8; 2]; 5] = [b"22", b"23", b"38", b"44", b"P0"];
-        const OF_THE_SERVER: [&[u8; 2]; 38] = [
-            b"00", b"01", b"02", b"03", b"08", b"09", b"0A", b"0B", b"0F", b"0L", b"0P", b"0Z",
-            b"10", b"20", b"21", b"24", b"25", b"26", b"27", b"28", b"2B", b"2D", b"2F", b"34",
-            b"39", b"3B", b"3D", b"3F", b"40", b"42", b"53", b"54", b"55", b"57", b"58", b"72",
-            b"F0", b"HV",
-        ];
-        let characters = self.characters();
-        let class = [characters[0], characters[1]];
-        let is_in = |classes: &[&[u8; 2]]| classes.iter().any(|&known| *known == class);
-        is_in(&OF_THE_ROW) || !(is_in(&OF_THE_SERVER) || &class == b"XX")
     }
 
     /// Whether pgrx has a name for it.
@@ -71,39 +58,6 @@ impl fmt::Display for SqlState {
     }
 }
 
-/// Postgres' function that raises what a policy of row-level security refuses, with the SQLSTATE of a missing right,
-/// and what a view's CHECK OPTION does.
-const CHECKS_OPTIONS: &str = "ExecWithCheckOptions";
-
-/// Postgres' functions that raise that a partitioned table has no partition for a row, or that a table which is itself
-/// a partition is not the one for it.
-const MISSES_PARTITION: [&str; 2] = ["ExecFindPartition", "ExecPartitionCheckEmitError"];
-
-/// Postgres' functions that raise what constraints, partitions and policies refuse.
-const CHECKS: [&str; 8] = [
-    CHECKS_OPTIONS,
-    "ExecConstraints",
-    "ExecFindPartition",
-    "ExecPartitionCheckEmitError",
-    "ReportNotNullViolationError",
-    "_bt_check_unique",
-    "check_exclusion_or_unique_constraint",
-    "ri_ReportViolation",
-];
-
-/// Whose fault it is that a row was not inserted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
-    /// The row's: another one need not fail.
-    Row,
-    /// The table's: it has no place for this row or others like it.
-    Table,
-    /// Neither: a missing right, a deadlock, a full disk, a cancel.
-    Server,
-    /// The error does not say: XX000, as a distributed table has for what one of its nodes refused.
-    Unclear,
-}
-
 /// An error that left a subtransaction.
 pub struct Caught {
     error: CaughtError,
@@ -124,22 +78,9 @@ impl Caught {
         Caught { error, state }
     }
 
-    /// Whose fault it is.
-    pub fn fault(&self) -> Fault {
-        if self.comes_from(&MISSES_PARTITION) {
-            Fault::Table
-        } else if self.state.blames_the_row() || self.comes_from(&[CHECKS_OPTIONS]) {
-            Fault::Row
-        } else if self.state == PgSqlErrorCode::ERRCODE_INTERNAL_ERROR.into() {
-            Fault::Unclear
-        } else {
-            Fault::Server
-        }
-    }
-
     /// Whether somebody has cancelled the statement, or ended the session.
     pub fn is_cancel(&self) -> bool {
-        self.state.to_string().starts_with("57")
+        self.state.class() == *b"57"
     }
 
     /// Whether it was raised because of what other sessions hold: a deadlock, or `lock_timeout`.
@@ -149,13 +90,8 @@ impl Caught {
         contention.map(SqlState::from).contains(&self.state)
     }
 
-    /// Whether Postgres itself says that the row breaks a rule of its table: such a message names table and rule only.
-    /// A trigger may raise the same SQLSTATE and say anything.
-    pub fn names_a_rule(&self) -> bool {
-        self.comes_from(&CHECKS)
-    }
-
-    fn comes_from(&self, functions: &[&str]) -> bool {
+    /// Whether one of these functions of Postgres raised it.
+    pub fn comes_from(&self, functions: &[&str]) -> bool {
         report(&self.error)
             .function_name()
             .is_some_and(|name| functions.contains(&name))
@@ -266,27 +202,5 @@ mod tests {
     fn a_sqlstate_reads_as_its_five_characters() {
         assert_eq!(SqlState::named(b"23514").to_string(), "23514");
         assert_eq!(SqlState::named(b"P0001").to_string(), "P0001");
-    }
-
-    #[test]
-    fn rows_are_blamed_for_values_constraints_and_triggers_only() {
-        for code in [
-            b"22001", b"23514", b"44000", b"P0001", b"38000", b"MY001", b"ZZ999",
-        ] {
-            assert!(
-                SqlState::named(code).blames_the_row(),
-                "{}",
-                SqlState::named(code)
-            );
-        }
-        for code in [
-            b"40P01", b"42P01", b"42501", b"53100", b"57014", b"XX000", b"25006", b"55P03",
-        ] {
-            assert!(
-                !SqlState::named(code).blames_the_row(),
-                "{}",
-                SqlState::named(code)
-            );
-        }
     }
 }

@@ -3,9 +3,10 @@
 use std::ffi::CStr;
 
 use pgrx::pg_sys;
+use pgrx::spi::SpiResult;
 
+use super::or_raise::OrRaise;
 use super::query;
-
 use super::setting::with_settings_of_its_own;
 
 /// Runs `work` as `role`, as REFRESH MATERIALIZED VIEW and maintenance commands do: nothing that runs meanwhile can
@@ -48,13 +49,13 @@ impl Drop for Switched {
 
 /// The role whose rights count now.
 pub fn current_role() -> pg_sys::Oid {
-    // SAFETY: reads backend state.
+    // SAFETY: asks for a user that has been set, as it is once a process has connected: no code of ours asks before.
     unsafe { pg_sys::GetUserId() }
 }
 
 /// Whether `member` may act for `role`: it is that role, has its rights, or is a superuser.
 pub fn may_act_for(member: pg_sys::Oid, role: pg_sys::Oid) -> bool {
-    // SAFETY: catalog lookups.
+    // SAFETY: look-ups in caches, inside a transaction, as every caller is; a role that is not there has no rights.
     unsafe { pg_sys::has_privs_of_role(member, role) }
 }
 
@@ -79,7 +80,7 @@ pub fn role_name(role: pg_sys::Oid) -> String {
     unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
         if name.is_null() {
-            format!("{role:?}")
+            role.to_u32().to_string()
         } else {
             CStr::from_ptr(name).to_string_lossy().into_owned()
         }
@@ -88,9 +89,9 @@ pub fn role_name(role: pg_sys::Oid) -> String {
 
 /// Whether `role` may open sessions.
 pub fn can_login(role: pg_sys::Oid) -> bool {
-    let found = query::one(
+    let found: SpiResult<Option<bool>> = query::one(
         "SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE oid OPERATOR(pg_catalog.=) $1",
         &[role.into()],
     );
-    matches!(found, Ok(Some(true)))
+    found.or_raise() == Some(true)
 }

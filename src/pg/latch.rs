@@ -30,7 +30,8 @@ fn milliseconds(timeout: Duration) -> i64 {
         .max(1)
 }
 
-/// What `pg_stat_activity.wait_event` shows while the process waits for its I/O thread.
+/// What `pg_stat_activity.wait_event` shows while the process waits: for its I/O thread, or, as the launcher and a
+/// worker that backs off do, for time to pass.
 ///
 /// Postgres 17 and later show a name of our own, earlier ones `Extension`.
 fn wait_event() -> u32 {
@@ -82,7 +83,7 @@ pub struct SharedLatch(AtomicUsize);
 impl SharedLatch {
     /// Stores this process' latch.
     pub fn show(&self) {
-        // SAFETY: reads a static.
+        // SAFETY: only the main thread, which runs this, writes `MyLatch`.
         self.0.store(unsafe { pg_sys::MyLatch } as usize, Relaxed);
     }
 

@@ -1,6 +1,7 @@
 //! Safe names for the unsafe calls into Postgres: each is wrapped once, here, in a file that says why it is sound.
 //!
-//! Everything in this module is for the backend's main thread only, but for [`temporary_file`].
+//! Everything in this module is for the backend's main thread only, except [`temporary_file`] and
+//! [`clock::now_off_main_thread`].
 
 pub mod array;
 pub mod background_worker;
@@ -11,6 +12,7 @@ pub mod database;
 pub mod datum;
 pub mod error;
 pub mod exit;
+pub mod extension;
 pub mod identity;
 pub mod invalidation;
 pub mod latch;
@@ -19,6 +21,7 @@ pub mod or_raise;
 pub mod policy;
 pub mod procedure;
 pub mod query;
+pub mod quote;
 pub mod random;
 pub mod relation;
 pub mod replication;

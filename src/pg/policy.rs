@@ -9,7 +9,8 @@ use super::query;
 /// Whether row-level security applies to what the current user does with the relation. Raises an error where
 /// `row_security` is off and it would, as INSERT does.
 pub fn applies(relation: Oid) -> bool {
-    // SAFETY: reads catalogs, or raises an error.
+    // SAFETY: look-ups in caches, inside a transaction, as every caller is; a relation that is gone has no policies; an
+    // error unwinds.
     let applies = unsafe { pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, false) };
     applies == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
 }

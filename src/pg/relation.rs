@@ -24,36 +24,6 @@ pub struct Column {
     pub generated: bool,
 }
 
-/// The name of the database that this process is connected to.
-pub fn current_database() -> String {
-    // SAFETY: gives a palloc'd string or null.
-    unsafe {
-        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
-        if name.is_null() {
-            String::new()
-        } else {
-            CStr::from_ptr(name).to_string_lossy().into_owned()
-        }
-    }
-}
-
-/// What Postgres calls the encoding of the current database.
-pub fn database_encoding() -> String {
-    // SAFETY: the name of a known encoding is a static string.
-    unsafe { CStr::from_ptr(pg_sys::GetDatabaseEncodingName()) }
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// `name` as an SQL identifier, quoted where it must be.
-pub fn quoted_identifier(name: &str) -> String {
-    let name = CString::new(name).unwrap_or_default();
-    // SAFETY: reads a nul-terminated string and gives it, or another one, palloc'd.
-    unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }
-        .to_string_lossy()
-        .into_owned()
-}
-
 /// The name of the function, without its schema.
 pub fn function_name(function: pg_sys::Oid) -> Option<String> {
     // SAFETY: gives a palloc'd string or null.
@@ -61,22 +31,6 @@ pub fn function_name(function: pg_sys::Oid) -> Option<String> {
         let name = pg_sys::get_func_name(function);
         (!name.is_null()).then(|| CStr::from_ptr(name).to_string_lossy().into_owned())
     }
-}
-
-/// `text` as an SQL literal.
-pub fn quoted_literal(text: &str) -> String {
-    let text = CString::new(text).unwrap_or_default();
-    // SAFETY: reads a nul-terminated string and gives one, palloc'd.
-    unsafe { CStr::from_ptr(pg_sys::quote_literal_cstr(text.as_ptr())) }
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// The extension of that name, as the catalog has it at this moment, whatever snapshot the transaction has.
-pub fn extension(name: &CStr) -> Option<pg_sys::Oid> {
-    // SAFETY: a catalog lookup by a nul-terminated name.
-    let oid = unsafe { pg_sys::get_extension_oid(name.as_ptr(), true) };
-    (oid != pg_sys::InvalidOid).then_some(oid)
 }
 
 /// Locks the relation for reading until the transaction ends, if that is possible without waiting.
@@ -87,19 +41,9 @@ pub fn try_lock_for_reading(relation: pg_sys::Oid) -> bool {
     }
 }
 
-/// The schema that the extension of that name is installed in.
-pub fn extension_schema(name: &CStr) -> Option<pg_sys::Oid> {
-    query::one(
-        "SELECT extnamespace FROM pg_catalog.pg_extension WHERE oid OPERATOR(pg_catalog.=) $1",
-        &[extension(name)?.into()],
-    )
-    .ok()
-    .flatten()
-}
-
 /// The relation `name` in `schema`.
 pub fn find(schema: pg_sys::Oid, name: &CStr) -> Option<pg_sys::Oid> {
-    // SAFETY: a catalog lookup by a nul-terminated name.
+    // SAFETY: a look-up in a cache, inside a transaction, as every caller is; the name is nul-terminated.
     let oid = unsafe { pg_sys::get_relname_relid(name.as_ptr(), schema) };
     (oid != pg_sys::InvalidOid).then_some(oid)
 }
@@ -122,7 +66,7 @@ pub fn qualified_name(schema: pg_sys::Oid, name: &CStr) -> String {
 
 /// The same of a relation that is there.
 pub fn name_of(relation: pg_sys::Oid) -> String {
-    // SAFETY: a catalog lookup.
+    // SAFETY: as in `find`; gives InvalidOid where the relation is gone.
     let schema = unsafe { pg_sys::get_rel_namespace(relation) };
     qualified_name(schema, &bare_name_of(relation))
 }
@@ -160,7 +104,7 @@ pub fn columns(relation: pg_sys::Oid) -> Vec<Column> {
 
 fn column(attribute: &pg_sys::FormData_pg_attribute) -> Column {
     let mut modifier = attribute.atttypmod;
-    // SAFETY: a catalog lookup; the pointer is to a live local.
+    // SAFETY: as in `find`: the type of a column is there as long as the column; the pointer is to a live local.
     let base_type = unsafe { pg_sys::getBaseTypeAndTypmod(attribute.atttypid, &mut modifier) };
     let generated = attribute.attgenerated != 0;
     let fills_itself = attribute.atthasdef || attribute.attidentity != 0 || generated;
@@ -178,7 +122,8 @@ fn column(attribute: &pg_sys::FormData_pg_attribute) -> Column {
 /// Whether the current user may INSERT into all of `columns`.
 pub fn may_insert(relation: pg_sys::Oid, columns: &[&Column]) -> bool {
     let insert = pg_sys::AclMode::from(pg_sys::ACL_INSERT);
-    // SAFETY: privilege checks on a relation that is there, for the current role.
+    // SAFETY: look-ups in caches, inside a transaction, as every caller is; an error is raised where the relation or
+    // the column is gone.
     unsafe {
         let role = pg_sys::GetUserId();
         pg_sys::pg_class_aclcheck(relation, role, insert) == pg_sys::AclResult::ACLCHECK_OK
@@ -191,7 +136,7 @@ pub fn may_insert(relation: pg_sys::Oid, columns: &[&Column]) -> bool {
 
 /// Whether rows can be inserted at all: a table, or a view or foreign table that takes INSERT.
 pub fn takes_insert(relation: pg_sys::Oid) -> bool {
-    // SAFETY: reads catalogs; null lists and sets are Postgres' empty ones.
+    // SAFETY: opens the relation itself, and gives 0 where it is gone; null lists and sets are Postgres' empty ones.
     let events = unsafe {
         pg_sys::relation_is_updatable(relation, std::ptr::null_mut(), true, std::ptr::null_mut())
     };
@@ -423,16 +368,6 @@ pub fn user_mapping(role: pg_sys::Oid, server: pg_sys::Oid) -> pg_sys::Oid {
 pub fn lock_for_writing(relation: pg_sys::Oid) {
     // SAFETY: takes a lock that the transaction releases, or raises an error.
     unsafe { pg_sys::LockRelationOid(relation, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) };
-}
-
-/// Whether the function is a member of `extension`.
-pub fn is_function_of(function: pg_sys::Oid, extension: &CStr) -> bool {
-    // SAFETY: catalog lookups by a nul-terminated name and by oid.
-    unsafe {
-        let extension = pg_sys::get_extension_oid(extension.as_ptr(), true);
-        extension != pg_sys::InvalidOid
-            && pg_sys::getExtensionOfObject(pg_sys::ProcedureRelationId, function) == extension
-    }
 }
 
 fn open(relation: pg_sys::Oid) -> PgRelation {

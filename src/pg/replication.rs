@@ -37,7 +37,7 @@ fn has_standbys() -> bool {
 /// How far a standby must have come before a commit is confirmed: the order of Postgres' `SYNC_REP_WAIT_*`.
 fn wait_mode() -> Option<usize> {
     use pg_sys::SyncCommitLevel::*;
-    // SAFETY: reads of settings of this process.
+    // SAFETY: settings are plain integers, which only the main thread, which runs this, writes.
     let (level, senders) = unsafe { (pg_sys::synchronous_commit as u32, pg_sys::max_wal_senders) };
     if senders == 0 || !has_standbys() {
         return None;
@@ -53,7 +53,7 @@ fn wait_mode() -> Option<usize> {
 /// Whether this session applies changes that were made elsewhere, as workers of logical replication do:
 /// `session_replication_role` is `replica`.
 pub fn is_replica() -> bool {
-    // SAFETY: reads a setting of this process.
+    // SAFETY: as in `wait_mode`.
     unsafe { pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32 }
 }
 
@@ -79,7 +79,7 @@ pub fn is_commit_confirmed() -> bool {
 
 /// Makes the current transaction write WAL, so that its commit waits for the standby even if it changes nothing: what
 /// it has read was committed by others before, and is confirmed when it is.
-pub fn write_a_record() {
+pub fn emit_wal_record() {
     // Some servers do not let every role call the function.
     let superuser = pg_sys::Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID);
     as_role(superuser, || {

@@ -29,7 +29,7 @@ const ORDER: i32 = libc::SIGUSR2;
 /// From now on SIGTERM only [requests](is_end_requested) the end of this process. When `patience`, which is shorter
 /// than a second, has passed since the first, the process ends where it next handles interrupts. If no
 /// timer can be created, nothing changes.
-pub fn make_it_a_request(patience: Duration) {
+pub fn defer_sigterm(patience: Duration) {
     let mut timer = ptr::null_mut();
     // SAFETY: all zero is a valid sigevent, whose fields that matter here are then set; both pointers are to live
     // locals. The signal is delivered to the main thread: all others are born with every signal blocked.
@@ -58,7 +58,7 @@ pub fn is_end_requested() -> bool {
 
 /// Calls only what POSIX or Postgres allow in a signal handler.
 unsafe extern "C-unwind" fn request_end(_signal: i32) {
-    // SAFETY: `timer_settime` is async-signal-safe, is given the timer that `make_it_a_request` made before it
+    // SAFETY: `timer_settime` is async-signal-safe, is given the timer that `defer_sigterm` made before it
     // installed this handler, and a live local; `SetLatch` is what Postgres' own handlers call; `errno` is this
     // thread's, and left as it was.
     unsafe {

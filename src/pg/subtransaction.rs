@@ -55,7 +55,7 @@ struct Surroundings {
 
 impl Surroundings {
     fn now() -> Surroundings {
-        // SAFETY: reads of two statics of the main thread.
+        // SAFETY: only the main thread, which runs this, writes the two; the pointers are kept, not followed.
         unsafe {
             Surroundings {
                 memory: pg_sys::CurrentMemoryContext,

@@ -1,4 +1,4 @@
-//! Notifies registered listeners when transactions and subtransactions end.
+//! Transactions: running them, and listeners for their ends.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
@@ -74,13 +74,14 @@ fn each(tell: impl Fn(&Listener)) {
 
 /// Whether the current transaction outlives the statement, so that its user decides when it ends.
 pub fn is_in_block() -> bool {
-    // SAFETY: reads the state of the current transaction.
+    // SAFETY: there always is a current state, outside of transactions, too, and only the main thread, which runs this,
+    // changes it.
     unsafe { pg_sys::IsTransactionBlock() }
 }
 
 /// The nest level of the current (sub)transaction.
 pub fn nest_level() -> i32 {
-    // SAFETY: reads backend state.
+    // SAFETY: as in `is_in_block`.
     unsafe { pg_sys::GetCurrentTransactionNestLevel() }
 }
 
@@ -93,7 +94,7 @@ pub fn force_synchronous_commit() {
 
 /// Whether every statement of the current transaction sees the same state of the database, as with REPEATABLE READ.
 pub fn has_fixed_snapshot() -> bool {
-    // SAFETY: reads backend state.
+    // SAFETY: only the main thread, which runs this, writes `XactIsoLevel`.
     unsafe { pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 }
 }
 

@@ -18,7 +18,7 @@ static mut NEXT_HOOK: pg_sys::ProcessUtility_hook_type = None;
 
 /// From now on, in this session, calls `before` ahead of each statement that creates a table, foreign table or view
 /// under a name that must not be taken. Once in the life of a session: later calls do nothing.
-pub fn look_before_creation(before: fn(&Creation)) {
+pub fn on_create_relation(before: fn(&Creation)) {
     if BEFORE_CREATION.set(before).is_ok() {
         // SAFETY: the main thread alone reads and writes hooks.
         unsafe {

@@ -1,6 +1,7 @@
-//! The SQL surface: a thin file for each function, or for the functions of one view or trigger table.
+//! The SQL surface: a file for each function, or for the functions of one view or trigger table.
 //!
-//! An entry point checks its arguments and calls the modules that do the work. What is written in SQL, such as tables,
+//! An entry point checks its arguments and calls the modules that do the work; `sqs_ingest` and `sqs_drain` have their
+//! loops here, since they differ in when they commit. What is written in SQL, such as tables,
 //! views, comments and grants, is in the folder `sql` beside `src`.
 
 pub mod sqs_check;

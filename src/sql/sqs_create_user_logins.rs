@@ -14,6 +14,7 @@ use pgrx::spi::SpiResult;
 use crate::errors::Failure;
 use crate::ingest::target;
 use crate::own_tables::EXTENSION;
+use crate::pg::extension;
 use crate::pg::identity::as_role;
 use crate::pg::or_raise::OrRaise;
 use crate::pg::relation;
@@ -35,7 +36,7 @@ thread_local! {
 /// Makes `user_logins` beside the extension, if there is none. For CREATE EXTENSION only, which drops this function.
 #[pg_extern(volatile, parallel_unsafe)]
 fn sqs_create_user_logins() -> Result<(), ErrorReport> {
-    let schema = relation::extension_schema(EXTENSION).ok_or(Failure::NotInstalled)?;
+    let schema = extension::schema(EXTENSION).ok_or(Failure::NotInstalled)?;
     if relation::find(schema, target::USER_LOGINS).is_some() {
         return Ok(());
     }
@@ -53,12 +54,12 @@ fn sqs_create_user_logins() -> Result<(), ErrorReport> {
         Some(Made { schema, table, row })
     });
     MADE.set(made);
-    utility::look_before_creation(make_way);
+    utility::on_create_relation(drop_untouched_table);
     Ok(())
 }
 
 /// Drops the table that this session made, if `creation` wants its name and it is as it was made.
-fn make_way(creation: &Creation) {
+fn drop_untouched_table(creation: &Creation) {
     let Some(made) = MADE.with_borrow(|made| made.clone()) else {
         return;
     };

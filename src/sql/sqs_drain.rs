@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 
 use crate::argument::positive;
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, Intake, Memory, Source, Target, Writer, prune_daily};
+use crate::ingest::{AtAbort, Intake, Source, Target, Writer, WriterState, prune_daily};
 use crate::io_thread;
 use crate::notice;
 use crate::pg::latch;
@@ -74,8 +74,8 @@ impl Drain {
         let _progress = Progress::begin(self.source.queue().url().as_str(), self.limit);
         let target = Target::check(self.source.keeps_originals())?;
         self.source.stat().begin();
-        let memory = Memory::recall(&self.source, &target);
-        let mut writer = Writer::new(&self.source, &target, AtAbort::Release).resume(memory);
+        let state = WriterState::recall(&self.source, &target);
+        let mut writer = Writer::new(&self.source, &target, AtAbort::Release).resume(state);
         if self.source.queue().url().is_fifo() {
             self.run_fifo(&mut writer, transactions)?;
         } else {

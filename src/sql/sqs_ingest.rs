@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use queue::LONGEST_POLL;
 
 use crate::argument::{in_range, positive};
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, Intake, Memory, Source, Tally, Target, Writer, prune_daily};
+use crate::ingest::{AtAbort, Intake, Source, Tally, Target, Writer, WriterState, prune_daily};
 use crate::notice;
 use crate::settings;
 use crate::stat::Progress;
-
-/// SQS' longest poll, in seconds.
-const LONGEST_WAIT: i64 = 20;
 
 /// Receives up to `n` messages, inserts them into `user_logins` and returns the number of rows.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -42,8 +40,9 @@ impl Call {
         let n = n.ok_or(Failure::NullArgument("n"))?;
         let wait = wait_seconds.ok_or(Failure::NullArgument("wait_seconds"))?;
         let n = positive("n", n)?;
+        let longest = LONGEST_POLL.as_secs().cast_signed();
         let described = "from 0 to 20, the longest poll of SQS";
-        let wait = in_range("wait_seconds", wait, 0..=LONGEST_WAIT, described)?;
+        let wait = in_range("wait_seconds", wait, 0..=longest, described)?;
         Ok(Call {
             source: Source::new(queue_url)?,
             limit: n.unsigned_abs().into(),
@@ -55,8 +54,8 @@ impl Call {
         let _progress = Progress::begin(self.source.queue().url().as_str(), Some(self.limit));
         let target = Target::check(self.source.keeps_originals())?;
         self.source.stat().begin();
-        let memory = Memory::recall(&self.source, &target);
-        let mut writer = Writer::new(&self.source, &target, AtAbort::Release).resume(memory);
+        let state = WriterState::recall(&self.source, &target);
+        let mut writer = Writer::new(&self.source, &target, AtAbort::Release).resume(state);
         let mut intake = Intake::open(
             &self.source,
             self.source.until_empty(Some(self.limit), self.wait),
@@ -86,7 +85,7 @@ impl Call {
         let tally = writer.tally();
         prune_daily(settings::ledger_retention());
         notice::skipped(&tally);
-        // Fewer than `n` of an i32.
+        // At most `n`, an i32.
         Ok(tally.inserted as i64)
     }
 }

@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 
 use crate::board;
 use crate::pg::datum::{bigint, interval, timestamp};
-use crate::stat::{State, counts};
+use crate::stat::{State, rows};
 
 /// What is counted of each queue that was ingested from since the server was started, or is subscribed to.
 #[pg_extern(volatile, parallel_restricted)]
@@ -38,7 +38,7 @@ fn sqs_stat_get_queues() -> Result<
     >,
     ErrorReport,
 > {
-    let rows = counts::rows()?;
+    let rows = rows::queues()?;
     Ok(TableIterator::new(rows.into_iter().map(|row| {
         let workers = board::running(&row.queue_url);
         // What the last worker did before it ended says nothing now.

@@ -4,7 +4,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::pg::datum::{bigint, seconds};
-use crate::stat::counts;
+use crate::stat::rows;
 
 /// How many messages of each queue took how long from being sent to being committed.
 #[pg_extern(volatile, parallel_restricted)]
@@ -21,7 +21,7 @@ fn sqs_stat_get_lags() -> Result<
     >,
     ErrorReport,
 > {
-    let queues = counts::lags()?;
+    let queues = rows::lags()?;
     Ok(TableIterator::new(queues.into_iter().flat_map(|queue| {
         let (url, sum) = (queue.queue_url, seconds(queue.sum));
         queue.cumulative.into_iter().map(move |(bound, count)| {

@@ -5,12 +5,12 @@ use pgrx::prelude::*;
 use queue::QueueUrl;
 
 use crate::errors::Failure;
-use crate::stat::counts;
+use crate::stat::rows;
 
 /// Sets all that is counted in the current database to zero.
 #[pg_extern(volatile, parallel_restricted)]
 fn sqs_stat_reset() -> Result<(), ErrorReport> {
-    Ok(counts::reset(None)?)
+    Ok(rows::reset(None)?)
 }
 
 /// Sets all that is counted of one queue to zero.
@@ -18,5 +18,5 @@ fn sqs_stat_reset() -> Result<(), ErrorReport> {
 fn sqs_stat_reset_queue(queue_url: Option<&str>) -> Result<(), ErrorReport> {
     let queue_url = queue_url.ok_or(Failure::NullArgument("queue_url"))?;
     let url = QueueUrl::parse(queue_url).map_err(Failure::from)?;
-    Ok(counts::reset(Some(url.as_str()))?)
+    Ok(rows::reset(Some(url.as_str()))?)
 }

@@ -11,7 +11,7 @@ use crate::ingest::{Source, Target};
 use crate::own_tables::{OwnTable, SUBSCRIPTION};
 use crate::pg::identity::{can_login, current_role, may_act_for, role_name};
 use crate::pg::or_raise::OrRaise;
-use crate::pg::relation;
+use crate::pg::{database, query};
 use crate::settings;
 use crate::worker::subscription;
 
@@ -101,7 +101,7 @@ fn check_workers_possible() -> Result<(), Failure> {
         return Err(Failure::NotPreloaded);
     }
     let database = settings::database();
-    if relation::current_database() != database {
+    if database::name() != database {
         return Err(Failure::WrongDatabase { database });
     }
     let role = current_role();
@@ -122,13 +122,13 @@ struct Known {
 impl Known {
     fn find(queue_url: &str) -> Result<Known, Failure> {
         let subscriptions = OwnTable::find(SUBSCRIPTION)?;
-        let query = format!(
+        let sql = format!(
             "SELECT role::pg_catalog.oid FROM {} WHERE queue_url OPERATOR(pg_catalog.=) $1",
             subscriptions.name()
         );
-        let role = subscriptions.read(|| Spi::get_one_with_args(&query, &[queue_url.into()]));
+        let role = subscriptions.read(|| query::one(&sql, &[queue_url.into()]));
         Ok(Known {
-            role: role.ok().flatten(),
+            role: role.or_raise(),
         })
     }
 

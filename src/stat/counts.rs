@@ -1,6 +1,5 @@
-//! The statistics of one queue in the current database.
+//! Counting what becomes of the messages of one queue in the current database.
 
-use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -10,12 +9,13 @@ use std::time::Duration;
 use pgrx::PgTryBuilder;
 use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
-use queue::Observer;
+use queue::{LONGEST_POLL, Observer};
 
 use super::pending::{self, Written};
 use super::progress;
-use super::shared::{Claim, LONGEST_URL, QueueSlot, STATISTICS, Statistics};
-use crate::board::{self, Assignment};
+use super::shared::{QueueSlot, STATISTICS, SlotRef, Statistics};
+use super::slots::{allocate_free_slot, allocate_slot, find};
+use crate::board::LONGEST_URL;
 use crate::errors::Failure;
 use crate::pg::error::Caught;
 use crate::pg::{clock, database};
@@ -24,9 +24,6 @@ use crate::pg::{clock, database};
 /// timeout must not slow them down for hours after the group is free.
 const LONGEST_KNOWN_BLOCK: Duration = Duration::from_secs(300);
 
-/// SQS' longest poll.
-const LONGEST_POLL: Duration = Duration::from_secs(20);
-
 /// Counts what becomes of the messages of one queue, once there is a place for it. Counts nothing where there is no
 /// shared memory. Clones count together.
 #[derive(Clone)]
@@ -34,7 +31,7 @@ pub struct QueueStat(Arc<Counted>);
 
 struct Counted {
     url: String,
-    claim: OnceLock<Claim>,
+    slot_ref: OnceLock<SlotRef>,
     /// This process knows of a blocked group.
     receives_singly: AtomicBool,
 }
@@ -88,7 +85,8 @@ impl State {
         matches!(self, State::Waiting | State::Disabled | State::Resting)
     }
 
-    fn stored(state: u8) -> Option<State> {
+    /// As it is stored; none for 0.
+    pub(super) fn stored(state: u8) -> Option<State> {
         State::ALL.into_iter().find(|known| *known as u8 == state)
     }
 }
@@ -99,7 +97,7 @@ impl QueueStat {
     pub fn of(url: &str) -> QueueStat {
         let stat = QueueStat(Arc::new(Counted {
             url: url.to_owned(),
-            claim: OnceLock::new(),
+            slot_ref: OnceLock::new(),
             receives_singly: AtomicBool::new(false),
         }));
         stat.hold(find);
@@ -108,29 +106,31 @@ impl QueueStat {
 
     /// Makes room for the queue, if there is none yet: not for callers who may not ingest from it.
     pub fn begin(&self) {
-        self.hold(|all, database, url| find(all, database, url).or_else(|| claim(database, url)));
+        self.hold(|all, database, url| {
+            find(all, database, url).or_else(|| allocate_slot(database, url))
+        });
     }
 
     /// Makes room for the queue, if there is none yet and no other queue has to make way.
     pub fn begin_if_there_is_room(&self) {
-        self.hold(|_, database, url| claim_free_slot(database, url));
+        self.hold(|_, database, url| allocate_free_slot(database, url));
     }
 
-    fn hold(&self, find: impl FnOnce(&'static Statistics, Oid, &str) -> Option<Claim>) {
+    fn hold(&self, find: impl FnOnce(&'static Statistics, Oid, &str) -> Option<SlotRef>) {
         // A longer URL would be cut, to that of another queue.
         if self.slot().is_some() || self.0.url.len() > LONGEST_URL {
             return;
         }
         if let (Some(all), Some(database)) = (STATISTICS.get(), database::current())
-            && let Some(claim) = find(all, database, &self.0.url)
+            && let Some(slot_ref) = find(all, database, &self.0.url)
         {
-            // A process that has the claim already keeps it.
-            let _ = self.0.claim.set(claim);
+            // A process that has a slot already keeps it.
+            let _ = self.0.slot_ref.set(slot_ref);
         }
     }
 
     fn slot(&self) -> Option<&'static QueueSlot> {
-        self.0.claim.get()?.slot()
+        self.0.slot_ref.get()?.slot()
     }
 
     /// The slot, used now.
@@ -149,8 +149,8 @@ impl QueueStat {
     /// Counts messages written in the current (sub)transaction, once it commits.
     pub fn written(&self, written: Written) {
         progress::inserted(written.sent_at.len() as u64);
-        if let Some(claim) = self.0.claim.get() {
-            pending::count_at_commit(*claim, written);
+        if let Some(slot_ref) = self.0.slot_ref.get() {
+            pending::count_at_commit(*slot_ref, written);
         }
     }
 
@@ -250,207 +250,4 @@ fn add(counter: Option<&AtomicU64>, count: u64) {
     if let Some(counter) = counter {
         counter.fetch_add(count, Relaxed);
     }
-}
-
-fn find(all: &'static Statistics, database: Oid, url: &str) -> Option<Claim> {
-    all.queues
-        .iter()
-        .filter_map(|slot| Claim::of(slot, database))
-        .find(|claim| claim.is_of(url))
-}
-
-/// Gives the queue a free slot; if there is none, one of a database that was dropped, else the one that was
-/// unused for longest and has no worker.
-fn claim(database: Oid, url: &str) -> Option<Claim> {
-    claim_free_slot(database, url).or_else(|| {
-        let at_work = board::assignments();
-        claim_slot(database, url, |all| unused_for_longest(all, &at_work))
-    })
-}
-
-fn claim_free_slot(database: Oid, url: &str) -> Option<Claim> {
-    claim_slot(database, url, free).or_else(|| {
-        free_those_of_dropped_databases();
-        claim_slot(database, url, free)
-    })
-}
-
-/// Gives the queue the slot that `choose` finds.
-fn claim_slot(
-    database: Oid,
-    url: &str,
-    choose: impl FnOnce(&'static Statistics) -> Option<&'static QueueSlot>,
-) -> Option<Claim> {
-    let now = clock::now();
-    STATISTICS.locked(|all| {
-        // Another process may have been faster.
-        find(all, database, url).or_else(|| {
-            let slot = choose(all)?;
-            slot.free();
-            slot.give_to(database, url, now);
-            Claim::of(slot, database)
-        })
-    })?
-}
-
-fn free(all: &'static Statistics) -> Option<&'static QueueSlot> {
-    all.queues.iter().find(|slot| slot.database().is_none())
-}
-
-/// There are fewer workers than slots, so there is one.
-fn unused_for_longest(
-    all: &'static Statistics,
-    at_work: &[Assignment],
-) -> Option<&'static QueueSlot> {
-    let has_worker = |slot: &QueueSlot| {
-        at_work
-            .iter()
-            .any(|assignment| slot.is_of(assignment.database, &assignment.queue_url))
-    };
-    all.queues
-        .iter()
-        .filter(|slot| !has_worker(slot))
-        .min_by_key(|slot| slot.last_used.load(Relaxed))
-}
-
-/// Nobody can still count in a database that is gone: it is not dropped before every process has left it.
-fn free_those_of_dropped_databases() {
-    let Some(all) = STATISTICS.get() else { return };
-    let dropped: HashSet<Oid> = all
-        .queues
-        .iter()
-        .filter_map(QueueSlot::database)
-        .filter(|&oid| database::exists(oid) == Some(false))
-        .collect();
-    STATISTICS.locked(|all| {
-        for slot in &all.queues {
-            if slot.database().is_some_and(|oid| dropped.contains(&oid)) {
-                slot.free();
-            }
-        }
-    });
-}
-
-/// One row of `sqs_stat`. Times are in microseconds since 2000-01-01 UTC, lags in milliseconds.
-pub struct QueueRow {
-    pub queue_url: String,
-    pub received: u64,
-    pub inserted: u64,
-    pub duplicates: u64,
-    pub rejected: u64,
-    pub deleted: u64,
-    pub delete_failures: u64,
-    pub errors: u64,
-    pub last_error: Option<String>,
-    pub last_error_at: Option<i64>,
-    pub last_commit: Option<i64>,
-    pub lag_p50: Option<u64>,
-    pub lag_p99: Option<u64>,
-    pub state: Option<State>,
-    pub reason: Option<String>,
-    pub backlog: Option<u64>,
-    pub backlog_at: Option<i64>,
-    pub counted_since: i64,
-}
-
-/// The statistics of all queues of the current database.
-///
-/// # Errors
-/// [`Failure::NotPreloaded`].
-pub fn rows() -> Result<Vec<QueueRow>, Failure> {
-    Ok(claims_here()?.filter_map(|claim| claim.read(row)).collect())
-}
-
-fn row(slot: &'static QueueSlot) -> QueueRow {
-    let texts = STATISTICS.locked(|_| {
-        let error = ever(slot.last_error_at.load(Relaxed)).map(|at| (slot.last_error.get(), at));
-        (error, slot.reason.get())
-    });
-    let (error, reason) = texts.unwrap_or_default();
-    let (last_error, last_error_at) = error.unzip();
-    let lag = slot.lag.snapshot();
-    let backlog_at = ever(slot.backlog_at.load(Relaxed));
-    QueueRow {
-        queue_url: slot.url.get(),
-        received: slot.received.load(Relaxed),
-        inserted: slot.inserted.load(Relaxed),
-        duplicates: slot.duplicates.load(Relaxed),
-        rejected: slot.rejected.load(Relaxed),
-        deleted: slot.deleted.load(Relaxed),
-        delete_failures: slot.delete_failures.load(Relaxed),
-        errors: slot.errors.load(Relaxed),
-        last_error,
-        last_error_at,
-        last_commit: ever(slot.last_commit.load(Relaxed)),
-        lag_p50: lag.percentile(50),
-        lag_p99: lag.percentile(99),
-        state: State::stored(slot.state.load(Relaxed)),
-        reason: Some(reason).filter(|reason| !reason.is_empty()),
-        backlog: backlog_at.map(|_| slot.backlog.load(Relaxed)),
-        backlog_at,
-        counted_since: slot.counted_since.load(Relaxed),
-    }
-}
-
-/// Takes back what the launcher said of queues of the current database that `is_subscribed` does not know.
-pub fn forget_reasons(is_subscribed: impl Fn(&str) -> bool) {
-    let Ok(claims) = claims_here() else { return };
-    for slot in claims.filter_map(|claim| claim.slot()) {
-        let state = State::stored(slot.state.load(Relaxed));
-        let is_told_of = state.is_some_and(State::is_without_worker) || !slot.reason.is("");
-        if is_told_of && !is_subscribed(&slot.url.get()) {
-            slot.state.store(0, Relaxed);
-            STATISTICS.locked(|_| slot.reason.set(""));
-        }
-    }
-}
-
-/// The lags of the messages of one queue. See [`Snapshot`](super::lag::Snapshot).
-pub struct LagRow {
-    pub queue_url: String,
-    pub cumulative: Vec<(Option<u64>, u64)>,
-    pub sum: u64,
-}
-
-/// The lags of all queues of the current database.
-///
-/// # Errors
-/// [`Failure::NotPreloaded`].
-pub fn lags() -> Result<Vec<LagRow>, Failure> {
-    let row = |slot: &'static QueueSlot| {
-        let lag = slot.lag.snapshot();
-        LagRow {
-            queue_url: slot.url.get(),
-            cumulative: lag.cumulative().collect(),
-            sum: lag.sum(),
-        }
-    };
-    Ok(claims_here()?.filter_map(|claim| claim.read(row)).collect())
-}
-
-fn ever(time: i64) -> Option<i64> {
-    (time != 0).then_some(time)
-}
-
-/// Resets the counts of the queue `url`, or of all queues of the current database.
-///
-/// # Errors
-/// [`Failure::NotPreloaded`].
-pub fn reset(url: Option<&str>) -> Result<(), Failure> {
-    let now = clock::now();
-    let claims = claims_here()?.filter(|claim| url.is_none_or(|url| claim.is_of(url)));
-    // Under the lock no slot changes hands.
-    STATISTICS.locked(|_| {
-        claims
-            .filter_map(|claim| claim.slot())
-            .for_each(|slot| slot.clear(now));
-    });
-    Ok(())
-}
-
-fn claims_here() -> Result<impl Iterator<Item = Claim>, Failure> {
-    let all = STATISTICS.get().ok_or(Failure::NotPreloaded)?;
-    let here = database::current();
-    let slots = all.queues.iter();
-    Ok(slots.filter_map(move |slot| Claim::of(slot, here?)))
 }

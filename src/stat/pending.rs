@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::shared::Claim;
+use super::shared::SlotRef;
 use crate::pg::clock;
 use crate::pg::subtransaction::ByLevel;
 use crate::pg::transaction::{self, Listener};
@@ -19,13 +19,13 @@ pub struct Written {
     pub rejected: u64,
 }
 
-struct Pending {
-    claim: Claim,
+struct Uncounted {
+    slot_ref: SlotRef,
     written: Written,
 }
 
 thread_local! {
-    static PENDING: RefCell<ByLevel<Pending>> = const { RefCell::new(ByLevel::new()) };
+    static PENDING: RefCell<ByLevel<Uncounted>> = const { RefCell::new(ByLevel::new()) };
 }
 
 static LISTENER: Listener = Listener {
@@ -37,9 +37,9 @@ static LISTENER: Listener = Listener {
 };
 
 /// Counts `written` when the current (sub)transaction, and all above it, have committed.
-pub fn count_at_commit(claim: Claim, written: Written) {
+pub fn count_at_commit(slot_ref: SlotRef, written: Written) {
     transaction::listen(&LISTENER);
-    PENDING.with_borrow_mut(|pending| pending.push(Pending { claim, written }));
+    PENDING.with_borrow_mut(|pending| pending.push(Uncounted { slot_ref, written }));
 }
 
 fn committed() {
@@ -48,8 +48,10 @@ fn committed() {
         return;
     }
     let now = clock::now();
-    for Pending { claim, written } in pending {
-        let Some(slot) = claim.slot() else { continue };
+    for Uncounted { slot_ref, written } in pending {
+        let Some(slot) = slot_ref.slot() else {
+            continue;
+        };
         slot.last_used.fetch_max(now, Relaxed);
         slot.inserted
             .fetch_add(written.sent_at.len() as u64, Relaxed);

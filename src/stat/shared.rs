@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicU64};
 use pgrx::pg_sys::Oid;
 
 use super::lag::Histogram;
+use crate::board::LONGEST_URL;
 use crate::pg::shared_memory::{Shareable, SharedMemory};
 use crate::pg::shared_text::SharedText;
 
@@ -15,9 +16,6 @@ pub const QUEUES: usize = 128;
 
 /// The most calls that are shown at once.
 const CALLS: usize = 256;
-
-/// A normalised queue URL has a host of at most 253 bytes and a path of at most 140.
-pub const LONGEST_URL: usize = 512;
 
 /// The longest text of an error, or of a reason, in bytes.
 pub const LONGEST_ERROR: usize = 255;
@@ -126,17 +124,17 @@ impl QueueSlot {
 /// still to be counted of such a queue (a delete on its way, a transaction that has not committed) must not be
 /// counted for the next one.
 #[derive(Clone, Copy)]
-pub struct Claim {
+pub struct SlotRef {
     slot: &'static QueueSlot,
     generation: u32,
 }
 
-impl Claim {
-    /// The claim of a queue of `database` on `slot`, if it is that of one.
-    pub fn of(slot: &'static QueueSlot, database: Oid) -> Option<Claim> {
-        // The generation first: if the slot changes hands meanwhile, the claim has lapsed already.
+impl SlotRef {
+    /// A reference to `slot`, if it is that of a queue of `database`.
+    pub fn of(slot: &'static QueueSlot, database: Oid) -> Option<SlotRef> {
+        // The generation first: if the slot changes hands meanwhile, the reference has lapsed already.
         let generation = slot.generation.load(Acquire);
-        (slot.database() == Some(database)).then_some(Claim { slot, generation })
+        (slot.database() == Some(database)).then_some(SlotRef { slot, generation })
     }
 
     /// Whether it is that of the queue `url`.

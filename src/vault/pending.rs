@@ -49,7 +49,7 @@ pub struct Row<'e> {
 }
 
 /// What a transaction that is about to commit has written.
-struct Written {
+struct WrittenMasks {
     state: u64,
     masks: Vec<(Mask, Day)>,
 }
@@ -65,7 +65,7 @@ static LISTENER: Listener = Listener {
 
 thread_local! {
     static PENDING: RefCell<ByLevel<Entries>> = const { RefCell::new(ByLevel::new()) };
-    static WRITTEN: Cell<Option<Written>> = const { Cell::new(None) };
+    static WRITTEN: Cell<Option<WrittenMasks>> = const { Cell::new(None) };
 }
 
 /// Writes these entries to the vault, each with the day of its login, once the current (sub)transaction and all above
@@ -118,7 +118,7 @@ fn committing() {
         Ok::<_, Failure>(state)
     });
     match written {
-        Ok(state) => WRITTEN.set(Some(Written {
+        Ok(state) => WRITTEN.set(Some(WrittenMasks {
             state,
             masks: rows.iter().map(|row| (row.mask, row.days.last)).collect(),
         })),
@@ -148,7 +148,7 @@ fn in_order(levels: &[Entries]) -> Vec<Row<'_>> {
 }
 
 fn committed() {
-    if let Some(Written { state, masks }) = WRITTEN.take() {
+    if let Some(WrittenMasks { state, masks }) = WRITTEN.take() {
         known::committed(state, masks.into_iter());
     }
 }

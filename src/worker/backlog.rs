@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use queue::{Description, Error, ErrorKind, Pending};
+use queue::{Description, Error, ErrorKind, PendingAnswer};
 
 use crate::ingest::{allowed_queue, note_retention};
 use crate::io_thread;
@@ -21,7 +21,7 @@ const ASK_INTERVAL: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// How often to look for its answer.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the launcher has asked of queues, by their URLs.
 #[derive(Default)]
@@ -29,7 +29,7 @@ pub struct Backlogs(HashMap<String, Asked>);
 
 struct Asked {
     at: Instant,
-    answer: Option<Pending<Result<Description, Error>>>,
+    answer: Option<PendingAnswer<Result<Description, Error>>>,
 }
 
 impl Backlogs {
@@ -76,7 +76,7 @@ impl Asked {
     fn pause(&self) -> Duration {
         let until_asked = ASK_INTERVAL.saturating_sub(self.at.elapsed());
         if self.answer.is_some() {
-            LOOK_INTERVAL.min(until_asked)
+            POLL_INTERVAL.min(until_asked)
         } else {
             until_asked
         }
@@ -106,6 +106,7 @@ fn record(url: &str, retention: Duration) {
         Ok::<_, Infallible>(())
     });
     if let Err(error) = recorded {
-        report::warn("recording the retention period of a queue failed", &error);
+        let what = format!("could not record the retention period of queue \"{url}\"");
+        report::warn(&what, &error);
     }
 }

@@ -14,7 +14,7 @@ use super::{LAUNCHER, WORKER};
 use crate::board::{self, Assignment, Entry};
 use crate::own_tables::EXTENSION;
 use crate::pg::background_worker::{self, Registration};
-use crate::pg::{database, latch, relation, transaction};
+use crate::pg::{database, extension, latch, transaction};
 use crate::report::{self, LastReport};
 use crate::settings;
 use crate::stat::{self, QueueStat, State};
@@ -80,12 +80,12 @@ fn await_database() {
         let found = transaction::run(|| Ok::<_, Infallible>(database::accepts_connections(&name)));
         let (problem, hint) = match found {
             Ok(Ok(None)) => (
-                format!("database \"{name}\", where subscriptions live, does not exist"),
+                format!("database \"{name}\" for subscriptions does not exist"),
                 "Create it, or change user_logins_sqs.database.",
             ),
             Ok(Ok(Some(false))) => (
                 format!(
-                    "database \"{name}\", where subscriptions live, is not currently accepting connections"
+                    "database \"{name}\" for subscriptions is not currently accepting connections"
                 ),
                 "Use ALTER DATABASE ... ALLOW_CONNECTIONS true, or change user_logins_sqs.database.",
             ),
@@ -187,7 +187,7 @@ impl Launcher {
     /// Starts missing workers and stops surplus ones; says when to look again.
     fn reconcile(&mut self) -> Duration {
         let read = || {
-            let extension = relation::extension(EXTENSION).unwrap_or(pg_sys::InvalidOid);
+            let extension = extension::find(EXTENSION).unwrap_or(pg_sys::InvalidOid);
             Ok::<_, Infallible>((subscription::read(), extension))
         };
         let (subscriptions, extension) = match transaction::run(read) {
@@ -195,7 +195,7 @@ impl Launcher {
             Ok(Ok((Reading::Locked, _))) => return LOCKED_INTERVAL,
             Err(error) => {
                 if self.read_failure.is_news(error.message()) {
-                    report::warn("the launcher cannot read the subscriptions", &error);
+                    report::warn("could not read sqs_subscription", &error);
                 }
                 return POLL_INTERVAL;
             }
@@ -356,7 +356,7 @@ impl Launcher {
         let group = self.groups.get(&demand.assignment.queue_url);
         let why = match self.shortage {
             _ if running < demand.share && group.is_some_and(WorkerGroup::keeps_failing) => {
-                "workers end soon after they start, and the server's log says why".to_owned()
+                "workers exit soon after they start; see the server log".to_owned()
             }
             Some(Shortage::MaxWorkers) if demand.share < wanted => {
                 format!("user_logins_sqs.max_workers is {}", settings::max_workers())
@@ -364,7 +364,7 @@ impl Launcher {
             Some(Shortage::WorkerProcesses) => "all of max_worker_processes are in use".to_owned(),
             _ => return None,
         };
-        Some(format!("{running} of {wanted} workers run: {why}"))
+        Some(format!("{running} of {wanted} workers running: {why}"))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::vault;
 const STEP: i64 = 1_000;
 
 /// How long a step waits for a lock.
-const HARDLY_AT_ALL: Duration = Duration::from_millis(100);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long the launcher rests between steps, and after one that found nothing more to do.
 const BETWEEN_STEPS: Duration = Duration::from_millis(100);
@@ -55,7 +55,7 @@ impl Pruning {
             }
             Err(error) => {
                 if self.reported.is_news(error.message()) {
-                    report::warn("pruning failed", &error);
+                    report::warn("could not prune the ledger and the vault", &error);
                 }
                 BETWEEN_ROUNDS
             }
@@ -71,7 +71,7 @@ fn prune_ledger() -> Result<i64, Caught> {
 
 fn prune_vault() -> Result<i64, Caught> {
     in_transaction(|| {
-        with_lock_timeout(HARDLY_AT_ALL, || {
+        with_lock_timeout(LOCK_TIMEOUT, || {
             vault::prune(settings::vault_retention(), STEP)
         })
     })

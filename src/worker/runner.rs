@@ -5,22 +5,19 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, pg_guard, pg_sys};
-use queue::{ErrorKind, Receive};
+use queue::{ErrorKind, LONGEST_POLL, Receive};
 
 use super::pace::Pace;
 use crate::board::{self, Assignment};
 use crate::errors::Failure;
-use crate::ingest::{AtAbort, Intake, Memory, Source, Taken, Target, Writer};
+use crate::ingest::{AtAbort, Intake, Source, Taken, Target, Writer, WriterState};
 use crate::own_tables::EXTENSION;
 use crate::pg::context::with_context;
 use crate::pg::error::Caught;
-use crate::pg::{background_worker, identity, latch, random, relation, sigterm, transaction};
+use crate::pg::{background_worker, extension, identity, latch, random, sigterm, transaction};
 use crate::report;
 use crate::settings;
 use crate::stat::{Progress, QueueStat, State};
-
-/// SQS' longest poll: what a quiet queue costs is one of these at a time.
-const WAIT: Duration = Duration::from_secs(20);
 
 /// Between tries of a batch that cannot be written.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
@@ -59,7 +56,7 @@ pub extern "C-unwind" fn sqs_worker_main(slot: pg_sys::Datum) {
         assignment.queue_name()
     ));
     background_worker::show_activity(None);
-    sigterm::make_it_a_request(GRACE);
+    sigterm::defer_sigterm(GRACE);
     let context = format!("ingesting from queue \"{}\"", assignment.queue_url);
     with_context(&context, || Runner::new(assignment).run());
 }
@@ -70,13 +67,13 @@ struct Runner {
     /// queue, while it fails: given back they would be received again and again, until the queue's redrive policy
     /// took them for poison.
     held: Taken,
-    memory: Memory,
+    writer_state: WriterState,
     pace: Pace,
     pause: Duration,
     trouble: Option<String>,
     stat: QueueStat,
     /// This process can receive no more: the launcher starts another.
-    io_is_dead: bool,
+    io_thread_failed: bool,
 }
 
 /// What a worker receives from, and how.
@@ -121,12 +118,12 @@ impl Runner {
         Runner {
             assignment,
             held: Taken::default(),
-            memory: Memory::default(),
+            writer_state: WriterState::default(),
             pace: Pace::default(),
             pause: SHORTEST_PAUSE,
             trouble: None,
             stat,
-            io_is_dead: false,
+            io_thread_failed: false,
         }
     }
 
@@ -138,19 +135,19 @@ impl Runner {
         while !sigterm::is_end_requested() {
             self.follow_settings(&mut session);
             self.gather(&mut session);
-            if self.io_is_dead {
+            if self.io_thread_failed {
                 return;
             }
-            if self.held.messages().is_empty() || is_called_away() {
+            if self.held.messages().is_empty() || has_pending_signal() {
                 continue;
             }
             match self.write(&session.source) {
                 // Writing what was received earlier does not mean that the queue's trouble is over.
                 Ok(()) if session.is_in_trouble() => {}
                 Ok(()) => self.recovered(),
-                Err(Refusal::Orphaned) => return,
-                Err(refusal) => {
-                    self.report_refusal(refusal);
+                Err(WriteError::Orphaned) => return,
+                Err(error) => {
+                    self.report_write_error(error);
                     self.back_off();
                 }
             }
@@ -164,9 +161,9 @@ impl Runner {
             background_worker::reload_if_asked();
             match self.try_to_begin() {
                 Ok(session) => return Some(session),
-                Err(Refusal::Orphaned) => return None,
-                Err(refusal) => {
-                    self.report_refusal(refusal);
+                Err(WriteError::Orphaned) => return None,
+                Err(error) => {
+                    self.report_write_error(error);
                     self.back_off();
                 }
             }
@@ -174,11 +171,11 @@ impl Runner {
         None
     }
 
-    fn try_to_begin(&mut self) -> Result<Session, Refusal> {
+    fn try_to_begin(&mut self) -> Result<Session, WriteError> {
         let source = Source::new(&self.assignment.queue_url)?;
-        self.memory = self.in_transaction(|| {
+        self.writer_state = self.in_transaction(|| {
             let target = Target::check(source.keeps_originals())?;
-            Ok::<_, Failure>(Memory::recall(&source, &target))
+            Ok::<_, Failure>(WriterState::recall(&source, &target))
         })?;
         let how = how_to_receive();
         let mut intake = Intake::open(&source, how.clone())?;
@@ -278,22 +275,22 @@ impl Runner {
     /// Waits for a message, as long as it takes; where groups wait for messages that were rejected, a queue that has
     /// been quiet for long enough shows that those are gone.
     fn await_quietly(&mut self, session: &mut Session) {
-        if !self.memory.has_blocked_groups() {
+        if !self.writer_state.has_blocked_groups() {
             return self.fill(session, 1, None);
         }
         let quiet_until = Instant::now() + QUIET;
         self.fill(session, 1, Some(quiet_until));
-        if session.intake.is_empty() && Instant::now() >= quiet_until && !is_called_away() {
+        if session.intake.is_empty() && Instant::now() >= quiet_until && !has_pending_signal() {
             let outcome = self.in_transaction(|| {
                 let target = Target::check(session.source.keeps_originals())?;
                 let mut writer = Writer::new(&session.source, &target, AtAbort::Keep)
-                    .resume(self.memory.clone());
+                    .resume(self.writer_state.clone());
                 writer.queue_is_empty();
                 Ok::<_, Failure>(writer.pause())
             });
             match outcome {
-                Ok(memory) => self.memory = memory,
-                Err(refusal) => self.report_refusal(refusal),
+                Ok(writer_state) => self.writer_state = writer_state,
+                Err(error) => self.report_write_error(error),
             }
         }
     }
@@ -301,13 +298,13 @@ impl Runner {
     /// Reports the queue's trouble once; receiving retries by itself meanwhile, at growing intervals.
     fn fill(&mut self, session: &mut Session, enough: usize, until: Option<Instant>) {
         if let Err(error) = session.intake.fill(enough, until) {
-            self.io_is_dead = error.kind == ErrorKind::Internal;
+            self.io_thread_failed = error.kind == ErrorKind::Internal;
             self.report_failure(session.source.failure(error));
         }
     }
 
     /// Writes what is held in one transaction.
-    fn write(&mut self, source: &Source) -> Result<(), Refusal> {
+    fn write(&mut self, source: &Source) -> Result<(), WriteError> {
         if self.trouble.is_none() {
             self.stat.set_state(Some(State::Running));
         }
@@ -315,19 +312,20 @@ impl Runner {
         let outcome = self.in_transaction(|| self.write_in_transaction(source));
         background_worker::show_activity(None);
         background_worker::report_statistics();
-        let (memory, time) = outcome?;
+        let (writer_state, time) = outcome?;
         self.pace.note(self.held.messages().len(), time);
-        self.memory = memory;
+        self.writer_state = writer_state;
         std::mem::take(&mut self.held).decided();
         Ok(())
     }
 
     /// Also returns how long it took, without the commit.
-    fn write_in_transaction(&self, source: &Source) -> Result<(Memory, Duration), Refusal> {
+    fn write_in_transaction(&self, source: &Source) -> Result<(WriterState, Duration), WriteError> {
         let begun = Instant::now();
         let target = Target::check(source.keeps_originals())?;
         transaction::check_constraints_immediately();
-        let mut writer = Writer::new(source, &target, AtAbort::Keep).resume(self.memory.clone());
+        let mut writer =
+            Writer::new(source, &target, AtAbort::Keep).resume(self.writer_state.clone());
         for chunk in self.held.messages().chunks(target.chunk) {
             writer.write(chunk)?;
         }
@@ -337,34 +335,34 @@ impl Runner {
         Ok((writer.pause(), begun.elapsed()))
     }
 
-    fn in_transaction<R, E: Into<Refusal>>(
+    fn in_transaction<R, E: Into<WriteError>>(
         &self,
         work: impl FnOnce() -> Result<R, E>,
-    ) -> Result<R, Refusal> {
+    ) -> Result<R, WriteError> {
         let outcome = transaction::run(|| {
             self.check_orphaned()?;
             work().map_err(Into::into)
         });
-        outcome.unwrap_or_else(|error| Err(Refusal::Postgres(Box::new(report_of(&error)))))
+        outcome.unwrap_or_else(|error| Err(WriteError::Postgres(Box::new(report_of(&error)))))
     }
 
     /// Checks that the extension that this worker works for is there, and its role: another one of the same name is not
     /// the same.
-    fn check_orphaned(&self) -> Result<(), Refusal> {
-        let is_there = relation::extension(EXTENSION) == Some(self.assignment.extension)
+    fn check_orphaned(&self) -> Result<(), WriteError> {
+        let is_there = extension::find(EXTENSION) == Some(self.assignment.extension)
             && identity::role_exists(self.assignment.role);
         if is_there {
             Ok(())
         } else {
-            Err(Refusal::Orphaned)
+            Err(WriteError::Orphaned)
         }
     }
 
-    fn report_refusal(&mut self, refusal: Refusal) {
-        match refusal {
-            Refusal::Orphaned => {}
-            Refusal::Ours(failure) => self.report_failure(failure),
-            Refusal::Postgres(report) => self.report(*report, State::Retrying),
+    fn report_write_error(&mut self, error: WriteError) {
+        match error {
+            WriteError::Orphaned => {}
+            WriteError::Ours(failure) => self.report_failure(failure),
+            WriteError::Postgres(report) => self.report(*report, State::Retrying),
         }
     }
 
@@ -379,12 +377,12 @@ impl Runner {
         );
         let mut report = ErrorReport::from(failure);
         if nowhere_to_go && !self.held.messages().is_empty() {
-            report = report.set_detail("What was received is kept until it can be written.");
+            report = report.set_detail("Received messages are kept until they can be written.");
         }
         self.report(report, state);
     }
 
-    /// Counts every failure, but logs it only when the state changes.
+    /// Counts every failure, but logs it only when the message changes.
     fn report(&mut self, report: ErrorReport, state: State) {
         self.stat.failed(report.message());
         self.stat.set_state(Some(state));
@@ -411,7 +409,7 @@ impl Runner {
         let until = Instant::now() + self.next_pause();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || is_called_away() {
+            if left.is_zero() || has_pending_signal() {
                 return;
             }
             latch::wait(left);
@@ -429,12 +427,12 @@ impl Runner {
 }
 
 /// Whether something is to be done before anything is written.
-fn is_called_away() -> bool {
+fn has_pending_signal() -> bool {
     background_worker::is_reload_asked() || sigterm::is_end_requested()
 }
 
 /// Why a batch was not written, or nothing can be received.
-enum Refusal {
+enum WriteError {
     /// The extension or the role of this worker is gone.
     Orphaned,
     /// A failure of ours: retried.
@@ -443,11 +441,11 @@ enum Refusal {
     Postgres(Box<ErrorReport>),
 }
 
-impl From<Failure> for Refusal {
-    fn from(failure: Failure) -> Refusal {
+impl From<Failure> for WriteError {
+    fn from(failure: Failure) -> WriteError {
         match failure {
-            Failure::NotInstalled => Refusal::Orphaned,
-            failure => Refusal::Ours(failure),
+            Failure::NotInstalled => WriteError::Orphaned,
+            failure => WriteError::Ours(failure),
         }
     }
 }
@@ -467,7 +465,8 @@ fn how_to_receive() -> Receive {
     Receive {
         limit: None,
         until_empty: false,
-        wait: WAIT,
+        // What a quiet queue costs is one of these at a time.
+        wait: LONGEST_POLL,
         concurrency: settings::receive_concurrency(),
         visibility: settings::visibility_timeout(),
     }

@@ -11,7 +11,7 @@ use crate::installation;
 use crate::own_tables::{EXTENSION, IdleTrigger, OwnTable, SUBSCRIPTION};
 use crate::pg::or_raise::OrRaise;
 use crate::pg::transaction::{self, Listener};
-use crate::pg::{identity, relation};
+use crate::pg::{extension, identity, quote};
 use crate::stat::State;
 
 /// A row of `sqs_subscription`.
@@ -46,7 +46,7 @@ impl Obstacle {
     fn other_installation(table: &str, queue_url: &str) -> Obstacle {
         let hint = format!(
             "To ingest from it here, use UPDATE {table} SET enabled = true WHERE queue_url = {};",
-            relation::quoted_literal(queue_url)
+            quote::literal(queue_url)
         );
         Obstacle {
             state: State::Resting,
@@ -75,7 +75,7 @@ pub enum Reading {
 
 /// Reads the subscriptions of this database, without waiting for locks.
 pub fn read() -> Reading {
-    let Some(schema) = relation::extension_schema(EXTENSION) else {
+    let Some(schema) = extension::schema(EXTENSION) else {
         return Reading::Complete(Vec::new());
     };
     let Ok(table) = OwnTable::find_in(schema, SUBSCRIPTION) else {
@@ -84,10 +84,11 @@ pub fn read() -> Reading {
     if !table.try_lock_for_reading() {
         return Reading::Locked;
     }
-    let distrust = distrust(&table);
+    let untrusted = find_untrusted_code(&table);
     let number = installation::number_in(schema);
     let query = format!(
-        "SELECT s.queue_url, s.role::pg_catalog.oid, s.workers, s.enabled, s.role::pg_catalog.text, \
+        "SELECT s.queue_url, s.role::pg_catalog.oid, s.workers, s.enabled, \
+                COALESCE(r.rolname::pg_catalog.text, s.role::pg_catalog.text), \
                 s.installation OPERATOR(pg_catalog.=) $1, r.rolcanlogin, d.datallowconn, \
                 pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT') \
          FROM ONLY {} AS s \
@@ -99,7 +100,7 @@ pub fn read() -> Reading {
     let subscriptions = table.read(|| {
         Spi::connect(|client| {
             let rows = client.select(query.as_str(), None, &[number.into()])?;
-            rows.map(|row| Subscription::from_row(&row, table.name(), distrust.as_ref()))
+            rows.map(|row| Subscription::from_row(&row, table.name(), untrusted.as_ref()))
                 .collect::<SpiResult<_>>()
         })
     });
@@ -107,7 +108,7 @@ pub fn read() -> Reading {
 }
 
 /// Why the table is ignored: code of others may have written it, or a check of ours did not see it.
-fn distrust(table: &OwnTable) -> Option<Obstacle> {
+fn find_untrusted_code(table: &OwnTable) -> Option<Obstacle> {
     if let Err(Failure::ForeignCode { what, remedy }) = table.check() {
         let reason = format!("{what} is not part of the extension");
         return Some(Obstacle::waiting(reason, &remedy));
@@ -116,7 +117,7 @@ fn distrust(table: &OwnTable) -> Option<Obstacle> {
         return Some(Obstacle::waiting(
             problem,
             &format!(
-                "First check the roles in the table, which anybody may have written meanwhile. {remedy}"
+                "Check the roles in the table first: rows written meanwhile were not checked. {remedy}"
             ),
         ));
     }
@@ -127,7 +128,7 @@ impl Subscription {
     fn from_row(
         row: &SpiHeapTupleData<'_>,
         table: &str,
-        distrust: Option<&Obstacle>,
+        untrusted: Option<&Obstacle>,
     ) -> SpiResult<Subscription> {
         let queue_url: String = row.get(1)?.unwrap_or_default();
         let workers: i32 = row.get(3)?.unwrap_or_default();
@@ -141,7 +142,7 @@ impl Subscription {
             Some(Obstacle::other_installation(table, &queue_url))
         } else if !enabled {
             Some(Obstacle::disabled())
-        } else if let Some(obstacle) = distrust {
+        } else if let Some(obstacle) = untrusted {
             Some(obstacle.clone())
         } else if queue_url.len() > LONGEST_URL {
             Some(Obstacle::waiting(
@@ -150,12 +151,12 @@ impl Subscription {
             ))
         } else if can_login.is_none() {
             Some(Obstacle::waiting(
-                format!("role {role} does not exist"),
+                format!("role \"{role}\" does not exist"),
                 "Delete its row from sqs_subscription, and subscribe as another role.",
             ))
         } else if can_login == Some(false) {
             Some(Obstacle::waiting(
-                format!("role {role} is not permitted to log in"),
+                format!("role \"{role}\" is not permitted to log in"),
                 "Use ALTER ROLE ... LOGIN, or subscribe as another role.",
             ))
         } else if !is_open {
@@ -165,7 +166,7 @@ impl Subscription {
             ))
         } else if !may_connect {
             Some(Obstacle::waiting(
-                format!("role {role} does not have CONNECT privilege on its database"),
+                format!("role \"{role}\" does not have CONNECT privilege on its database"),
                 "Use GRANT CONNECT ON DATABASE, or subscribe as another role.",
             ))
         } else {

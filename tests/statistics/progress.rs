@@ -15,9 +15,13 @@ use super::{COUNTED_WITHIN, NO_ROWS, scene};
 const CALLS: &str =
     "SELECT pid, queue_url, target, received, inserted FROM sqs_progress ORDER BY pid";
 
-/// Messages that are in the queue when a call begins, and those of them that it has inserted: chunks of 1,000.
-const RECEIVED: usize = 1_005;
+/// Messages that are in the queue when a call begins, and those of them that it has inserted: chunks of 1,000. Every
+/// answer is a full one, so that no answer holds messages of two chunks.
+const RECEIVED: usize = 1_010;
 const INSERTED: usize = 1_000;
+
+/// What a call waits for then.
+const MISSING: usize = 10;
 
 struct Call {
     /// Its session, and the SQLSTATE with which it failed.
@@ -58,7 +62,7 @@ fn expect_row(scene: &mut Scene, call: &Call, target: Option<&str>) {
     assert_eq!(scene.session.text(just_now).as_deref(), Some("t"));
 }
 
-/// Shows that a call that waits for one more message is there until `end`, after which it has failed like that,
+/// Shows that a call that waits for a few more messages is there until `end`, after which it has failed like that,
 /// and is gone. Returns its session.
 fn gone_after(end: impl FnOnce(&mut Scene, &Call), sqlstate: Option<&str>) -> Session {
     let mut scene = scene();
@@ -69,12 +73,13 @@ fn gone_after(end: impl FnOnce(&mut Scene, &Call), sqlstate: Option<&str>) -> Se
            WHEN (NEW.user_id = 'fatal') EXECUTE FUNCTION fail()",
     );
     scene.queue.send(&logins::good(RECEIVED));
+    let target = (RECEIVED + MISSING).to_string();
     let sql = format!(
-        "SELECT sqs_ingest({}, 1006, 20)",
+        "SELECT sqs_ingest({}, {target}, 20)",
         literal(scene.queue.url())
     );
     let call = call(&scene, &sql);
-    expect_row(&mut scene, &call, Some("1006"));
+    expect_row(&mut scene, &call, Some(&target));
 
     end(&mut scene, &call);
 
@@ -86,13 +91,14 @@ fn gone_after(end: impl FnOnce(&mut Scene, &Call), sqlstate: Option<&str>) -> Se
 
 #[test]
 fn a_call_is_shown_until_it_returns() {
-    let mut session = gone_after(|scene, _| scene.queue.send(&logins::good(1)), None);
+    let mut session = gone_after(|scene, _| scene.queue.send(&logins::good(MISSING)), None);
     session.run("SELECT 1");
 }
 
 #[test]
 fn a_call_is_shown_until_an_error() {
     let fatal = |scene: &mut Scene, _: &Call| {
+        scene.queue.send(&logins::good(MISSING - 1));
         scene.queue.send(&[logins::login("fatal").to_string()]);
     };
     let mut session = gone_after(fatal, Some("53100"));

@@ -293,7 +293,7 @@ fn a_launcher_without_its_database_waits_quietly() {
         .start();
     let log = LogSince::now(&cluster);
 
-    let missing = "database \"not_there_yet\", where subscriptions live, does not exist";
+    let missing = "database \"not_there_yet\" for subscriptions does not exist";
     eventually(
         "it says what is missing",
         ARRIVE_WITHIN,

@@ -1,3 +1,5 @@
+//! From the body of a message to a masked login: opens envelopes, reads fields, masks.
+
 use crate::envelope::{self, Content};
 use crate::{Mask, Masked, MaskedLogin, Masker, Rejection, Rule, VersionEncoding};
 
@@ -441,9 +443,7 @@ mod tests {
             let rejection = decode(&body).unwrap_err();
             assert_eq!(rejection.rule(), Rule::NotJson);
             assert!(
-                rejection
-                    .to_string()
-                    .contains("an escape that is no character"),
+                rejection.to_string().contains("an invalid escape"),
                 "{rejection}"
             );
         }

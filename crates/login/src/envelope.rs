@@ -278,7 +278,7 @@ mod tests {
         }
         let event = r#"{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "b"}"#;
         let reason = open(event).err().unwrap().to_string();
-        assert_eq!(reason, "not a login but a test event of S3");
+        assert_eq!(reason, "an S3 test event, not a login");
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Rejection {
     /// What S3 sends when notifications are set up: the queue gets more than logins.
     pub(crate) const fn s3_test_event() -> Rejection {
         Rejection {
-            remark: Some("not a login but a test event of S3"),
+            remark: Some("an S3 test event, not a login"),
             ..Rejection::of(Rule::NotALogin)
         }
     }
@@ -105,7 +105,7 @@ impl Rejection {
     /// `well_formed` if only a value stopped the parser: an escape that is no character, a number beyond all bounds.
     pub(crate) const fn not_json(line: usize, column: usize, well_formed: bool) -> Rejection {
         let remark = if well_formed {
-            Some("not JSON: an escape that is no character or a number out of range")
+            Some("not JSON: an invalid escape or a number out of range")
         } else {
             None
         };

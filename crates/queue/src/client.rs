@@ -1,4 +1,4 @@
-//! The three calls, made by the SDK: each within its time, with the credentials that are there, and with its errors
+//! Calls, made by the SDK: each within its time, with the credentials that are there, and with its errors
 //! in our own words.
 //!
 //! Nothing of the SDK's is formatted with `{:?}`: outputs, messages and errors hold bodies.
@@ -28,9 +28,9 @@ use tokio::sync::OnceCell;
 use tokio::time::sleep;
 
 use crate::answer::Exchange;
-use crate::batch::{ENTRY_IDS, Failed, Verdict, verdicts};
 use crate::credentials::CredentialSource;
 use crate::endpoint::{Endpoint, at};
+use crate::entries::{ENTRY_IDS, Failed, Verdict, verdicts};
 use crate::error::{Error, ErrorKind};
 use crate::examine::FoundCredentials;
 use crate::handles::{Handles, HandlesBuilder};

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn region_comes_from_argument_url_environment_default() {
+    fn the_region_comes_from_argument_url_environment_or_default() {
         let both = [
             ("AWS_REGION", "us-west-2"),
             ("AWS_DEFAULT_REGION", "us-west-1"),
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn refused() {
+    fn an_endpoint_or_region_that_cannot_be_is_refused() {
         use InvalidEndpoint::*;
         assert_eq!(
             endpoint(LOCAL, Some("localhost"), None, &[]),

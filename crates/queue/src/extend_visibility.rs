@@ -8,8 +8,8 @@ use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use crate::batch::Verdict;
 use crate::engine::Engine;
+use crate::entries::Verdict;
 use crate::error::Error;
 use crate::receipts::Extension;
 

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::rc::{Rc, Weak};
 
-use crate::batch::BATCH;
+use crate::entries::MOST_ENTRIES;
 
 /// Bytes of handles that stay in memory: those of more than a thousand messages.
 const MOST_IN_MEMORY: usize = 512 << 10;
@@ -61,12 +61,12 @@ impl HandlesBuilder {
     pub(crate) fn push(&mut self, handle: &str) -> Option<()> {
         if self.ends.is_empty() {
             // They are all of about the same length.
-            self.text.reserve((handle.len() + 8) * BATCH);
-            self.ends.reserve(BATCH);
+            self.text.reserve((handle.len() + 8) * MOST_ENTRIES);
+            self.ends.reserve(MOST_ENTRIES);
         }
         self.text.push_str(handle);
         self.ends.push(u16::try_from(self.text.len()).ok()?);
-        (self.ends.len() <= BATCH).then_some(())
+        (self.ends.len() <= MOST_ENTRIES).then_some(())
     }
 
     pub(crate) fn build(self) -> Handles {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn one_after_the_other() {
+    fn handles_are_read_back_one_after_the_other() {
         let handles = handles(&["a", "", "long"]);
         let texts: Vec<_> = (0..4).map(|index| handles.get(index)).collect();
         assert_eq!(texts, [Some("a"), Some(""), Some("long"), None]);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn eleven_or_too_long_are_refused() {
+    fn eleven_or_too_long_handles_are_refused() {
         let mut builder = HandlesBuilder::default();
         assert_eq!((0..11).filter_map(|_| builder.push("h")).count(), 10);
         assert_eq!(HandlesBuilder::default().push(&"x".repeat(65_536)), None);

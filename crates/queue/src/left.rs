@@ -29,11 +29,11 @@ pub enum Hidden {
 
 /// Messages of FIFO queues that were left. Both sides know it.
 #[derive(Default)]
-pub(crate) struct Left(Mutex<State>);
+pub(crate) struct Left(Mutex<Messages>);
 
 #[derive(Default)]
-struct State {
-    messages: HashMap<Receipt, Stage>,
+struct Messages {
+    stages: HashMap<Receipt, Stage>,
     prune_at: usize,
 }
 
@@ -42,7 +42,7 @@ enum Stage {
     /// By the other side; the I/O thread has not seen it yet.
     HandedOver,
     /// The I/O thread has it.
-    Claimed,
+    TakenOver,
     /// The call was carried out, or was given up.
     Until(Instant),
 }
@@ -57,23 +57,23 @@ impl Left {
         if of_fifo.peek().is_none() {
             return;
         }
-        let mut state = self.lock();
+        let mut messages = self.lock();
         for receipt in of_fifo {
-            state.messages.entry(*receipt).or_insert(Stage::HandedOver);
+            messages.stages.entry(*receipt).or_insert(Stage::HandedOver);
         }
     }
 
     /// The I/O thread took a message over to leave it, or (`is_held` false) it had been settled before.
-    pub(crate) fn claim(&self, receipt: Receipt, is_held: bool) {
+    pub(crate) fn take_over(&self, receipt: Receipt, is_held: bool) {
         if !receipt.is_fifo() {
             return;
         }
-        let mut state = self.lock();
-        if let Some(stage @ Stage::HandedOver) = state.messages.get_mut(&receipt) {
+        let mut messages = self.lock();
+        if let Some(stage @ Stage::HandedOver) = messages.stages.get_mut(&receipt) {
             if is_held {
-                *stage = Stage::Claimed;
+                *stage = Stage::TakenOver;
             } else {
-                state.messages.remove(&receipt);
+                messages.stages.remove(&receipt);
             }
         }
     }
@@ -83,16 +83,16 @@ impl Left {
         if !receipt.is_fifo() {
             return;
         }
-        let mut state = self.lock();
-        if let Some(stage) = state.messages.get_mut(&receipt) {
+        let mut messages = self.lock();
+        if let Some(stage) = messages.stages.get_mut(&receipt) {
             *stage = Stage::Until(until);
         }
-        state.prune(Instant::now());
+        messages.prune(Instant::now());
     }
 
     pub(crate) fn hidden_until(&self, receipt: Receipt) -> Hidden {
-        match self.lock().messages.get(&receipt) {
-            Some(Stage::HandedOver | Stage::Claimed) => Hidden::Pending,
+        match self.lock().stages.get(&receipt) {
+            Some(Stage::HandedOver | Stage::TakenOver) => Hidden::Pending,
             Some(Stage::Until(until)) if *until + REMEMBERED > Instant::now() => {
                 Hidden::Until(*until)
             }
@@ -101,20 +101,20 @@ impl Left {
     }
 
     /// A panic elsewhere while the lock was held leaves nothing half done: each change is one step.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Messages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Messages {
     /// Forgets what is over, each time that the number of entries has doubled.
     fn prune(&mut self, now: Instant) {
-        if self.messages.len() < self.prune_at.max(FEW) {
+        if self.stages.len() < self.prune_at.max(FEW) {
             return;
         }
-        self.messages
+        self.stages
             .retain(|_, stage| !matches!(stage, Stage::Until(until) if *until + REMEMBERED <= now));
-        self.prune_at = self.messages.len() * 2;
+        self.prune_at = self.stages.len() * 2;
     }
 }
 
@@ -144,10 +144,10 @@ mod tests {
         let left = Left::default();
         let messages = receipts(2);
         left.hand_over(&messages);
-        left.claim(messages[0], true);
+        left.take_over(messages[0], true);
         left.hand_over(&messages);
-        left.claim(messages[0], false);
-        left.claim(messages[1], false);
+        left.take_over(messages[0], false);
+        left.take_over(messages[1], false);
         assert_eq!(left.hidden_until(messages[0]), Hidden::Pending);
         assert_eq!(left.hidden_until(messages[1]), Hidden::Unknown);
     }
@@ -160,6 +160,6 @@ mod tests {
             left.hand_over(&[receipt]);
             left.settle(receipt, over);
         }
-        assert!(left.lock().messages.len() <= FEW);
+        assert!(left.lock().stages.len() <= FEW);
     }
 }

@@ -50,12 +50,12 @@
 
 mod answer;
 mod backoff;
-mod batch;
 mod calls;
 mod client;
 mod credentials;
 mod endpoint;
 mod engine;
+mod entries;
 mod error;
 mod examine;
 mod extend_visibility;
@@ -90,7 +90,8 @@ pub use left::Hidden;
 pub use observed::{Observer, Queue};
 pub use pipe::{End, Next, Received};
 pub use receipts::Receipt;
-pub use receive::Receive;
+pub use receive::{LONGEST_POLL, Receive};
+pub use remote::MOST_IN_FLIGHT;
 pub use settle::Fate;
-pub use thread::{Inlet, Io, Pending, Setup};
+pub use thread::{Inlet, Io, PendingAnswer, Setup};
 pub use url::{InvalidQueueUrl, QueueUrl};

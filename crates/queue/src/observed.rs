@@ -4,8 +4,8 @@ use std::env;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::batch::BATCH;
 use crate::endpoint::{Endpoint, InvalidEndpoint};
+use crate::entries::MOST_ENTRIES;
 use crate::url::QueueUrl;
 
 /// Follows the messages of a queue. Called on the I/O thread: keep it to plain atomics.
@@ -19,7 +19,7 @@ pub trait Observer: Send + Sync {
     /// While a group of a FIFO queue has to wait for a rejected message, one at a time keeps the messages behind it
     /// from being received, and their receive counts from rising, in vain.
     fn most_per_receive(&self) -> usize {
-        BATCH
+        MOST_ENTRIES
     }
 }
 

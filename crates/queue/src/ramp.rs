@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::batch::BATCH;
+use crate::entries::MOST_ENTRIES;
 use crate::pipe::End;
 use crate::window::Window;
 
@@ -36,7 +36,7 @@ impl Ramp {
         if self.in_flight >= self.window.size() || self.is_ending() {
             return None;
         }
-        let share = self.remaining.unwrap_or(u64::MAX).min(BATCH as u64);
+        let share = self.remaining.unwrap_or(u64::MAX).min(MOST_ENTRIES as u64);
         if share == 0 {
             return None;
         }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_after_each_round_of_full_answers() {
+    fn polls_double_after_each_round_of_full_answers() {
         let mut ramp = Ramp::new(None, false, 6);
         assert_eq!(start_all(&mut ramp), [10]);
         // Answers that come at once bring more with each round.
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn one_poll_while_no_answer_is_full() {
+    fn there_is_one_poll_while_no_answer_is_full() {
         let mut ramp = Ramp::new(None, false, 6);
         for _ in 0..5 {
             assert_eq!(start_all(&mut ramp), [10]);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn back_to_one_after_an_empty_answer() {
+    fn there_is_one_poll_again_after_an_empty_answer() {
         let mut ramp = Ramp::new(None, false, 8);
         start_all(&mut ramp);
         assert_eq!(answer_all(&mut ramp, Instant::now()), 2);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn ends() {
+    fn a_ramp_ends_at_its_limit_or_with_an_empty_answer() {
         let mut ramp = Ramp::new(Some(12), true, 8);
         assert_eq!(start_all(&mut ramp), [10]);
         ramp.answered(10, 10, true, Instant::now());
@@ -209,7 +209,7 @@ mod tests {
         /// Whatever the answers and their order: what was received and what may still come never exceeds the
         /// limit, polls in flight never exceed the concurrency, and it comes to its end.
         #[test]
-        fn never_asks_too_much(
+        fn no_more_is_asked_for_than_is_wanted(
             limit in 0u64..200,
             concurrency in 1usize..12,
             answers in proptest::collection::vec((0usize..11, any::<prop::sample::Index>(), any::<bool>()), 400),

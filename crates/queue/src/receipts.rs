@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::batch::{BATCH, Verdict};
+use crate::entries::{MOST_ENTRIES, Verdict};
 use crate::error::Error;
 use crate::handles::{Handles, Kept, Store};
 use crate::observed::{Observer, Queue};
@@ -190,20 +190,20 @@ impl Receipts {
     }
 
     /// Takes a message over from its owner, once: the queue it is from.
-    pub(crate) fn claim(&mut self, receipt: Receipt) -> Option<Rc<Remote>> {
+    pub(crate) fn take_over(&mut self, receipt: Receipt) -> Option<Rc<Remote>> {
         let response = self.held.get_mut(&receipt.response())?;
         let was_owned = response.owned & receipt.bit() != 0;
         response.owned &= !receipt.bit();
         was_owned.then(|| response.remote.clone())
     }
 
-    /// The handles of a batch, in order. One that is lost, or whose message is not held, is left out, and the receipt
-    /// with it: AWS may refuse all of a batch for one bad entry. Returns these receipts too.
-    pub(crate) fn handles(&self, batch: &mut Vec<Receipt>) -> (Vec<String>, Vec<Receipt>) {
+    /// The handles of one request, in order. One that is lost, or whose message is not held, is left out, and the receipt
+    /// with it: AWS may refuse all of it for one bad entry. Returns these receipts too.
+    pub(crate) fn handles(&self, receipts: &mut Vec<Receipt>) -> (Vec<String>, Vec<Receipt>) {
         let mut last_read: Option<(u64, Handles)> = None;
-        let mut handles = Vec::with_capacity(batch.len());
+        let mut handles = Vec::with_capacity(receipts.len());
         let mut lost = Vec::new();
-        batch.retain(|receipt| match self.handle(*receipt, &mut last_read) {
+        receipts.retain(|receipt| match self.handle(*receipt, &mut last_read) {
             Some(handle) => {
                 handles.push(handle);
                 true
@@ -216,7 +216,7 @@ impl Receipts {
         (handles, lost)
     }
 
-    /// A batch is mostly of one response, which is read from its file once.
+    /// A request is mostly of one response, which is read from its file once.
     fn handle(&self, receipt: Receipt, last_read: &mut Option<(u64, Handles)>) -> Option<String> {
         let number = receipt.response();
         let place = match &self.held.get(&number)?.handles {
@@ -362,7 +362,7 @@ impl Receipts {
     ) {
         let now = Instant::now();
         let again_at = now + (extension.visibility / 8).max(SHORTEST_RETRY);
-        let all_again = [Verdict::Again; BATCH];
+        let all_again = [Verdict::Again; MOST_ENTRIES];
         let (verdicts, may_be_done) = match outcome {
             Ok(verdicts) => (&verdicts[..], false),
             Err(error) => (&all_again[..], error.leaves_outcome_open()),
@@ -416,7 +416,7 @@ impl HeldResponse {
             Some(begun) => {
                 let fits = Rc::ptr_eq(&begun.remote, &self.remote)
                     && begun.visibility == visibility
-                    && begun.receipts.len() + self.kept.count_ones() as usize <= BATCH;
+                    && begun.receipts.len() + self.kept.count_ones() as usize <= MOST_ENTRIES;
                 if !fits {
                     return false;
                 }
@@ -429,7 +429,7 @@ impl HeldResponse {
 }
 
 fn receipts_of(response: u64, mask: u16) -> impl Iterator<Item = Receipt> {
-    (0..BATCH)
+    (0..MOST_ENTRIES)
         .map(move |index| Receipt::new(response, index))
         .filter(move |receipt| mask & receipt.bit() != 0)
 }
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn due_at_half_time_earlier_by_what_was_waited_up_to_a_quarter() {
+    fn an_extension_is_due_at_half_time_earlier_by_what_was_waited_up_to_a_quarter() {
         let asked = Instant::now();
         let seconds = Duration::from_secs;
         for (waited, due) in [(0, 15.0), (2, 15.0), (20, 27.5)] {
@@ -511,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn never_hidden_for_more_than_twelve_hours() {
+    fn no_message_is_hidden_for_more_than_twelve_hours() {
         let mut receipts = Receipts::default();
         let asked = Instant::now();
         take_in(&mut receipts, &remote(), 1, invisible(asked, 8 * HOUR));
@@ -553,8 +553,8 @@ mod tests {
         assert_eq!(taken.len(), 10);
         for receipt in &taken {
             assert_eq!(receipts.handles(&mut vec![*receipt]).0, ["h"]);
-            assert!(receipts.claim(*receipt).is_some());
-            assert!(receipts.claim(*receipt).is_none());
+            assert!(receipts.take_over(*receipt).is_some());
+            assert!(receipts.take_over(*receipt).is_none());
             receipts.forget(*receipt);
         }
         assert!(receipts.is_empty());

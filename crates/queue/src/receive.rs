@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::backoff::Backoff;
-use crate::batch::BATCH;
 use crate::calls::CallPermit;
 use crate::client::{ReceiveRequest, Response};
 use crate::engine::{Engine, PollUnderWay};
+use crate::entries::MOST_ENTRIES;
 use crate::error::{Error, ErrorKind};
 use crate::observed::Queue;
 use crate::pipe::{End, Outcome, Pipe, Received};
@@ -23,6 +23,9 @@ use crate::ramp::Ramp;
 use crate::receipts::{Invisibility, Receipt, SHORT};
 use crate::remote::{MOST_CALLS_FIFO, Polling, Remote};
 use crate::settle::{Fate, release_held_back, settle};
+
+/// SQS' longest poll.
+pub const LONGEST_POLL: Duration = Duration::from_secs(20);
 
 /// How to receive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +49,11 @@ impl Receive {
     fn within_limits(self) -> Receive {
         let shortest_wait = u64::from(!self.until_empty);
         Receive {
-            wait: Duration::from_secs(self.wait.as_secs().clamp(shortest_wait, 20)),
+            wait: Duration::from_secs(
+                self.wait
+                    .as_secs()
+                    .clamp(shortest_wait, LONGEST_POLL.as_secs()),
+            ),
             visibility: Duration::from_secs(self.visibility.as_secs().clamp(1, 43_200)),
             ..self
         }
@@ -88,7 +95,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE_WITH_AN_END: Duration = Duration::from_secs(2);
 /// A failure that may pass is reported once this many attempts have failed.
-const WORTH_TELLING: u32 = 3;
+const REPORT_AFTER: u32 = 3;
 
 /// Receives until the end, a failure, or until no more is wanted. What arrives after that is released.
 pub(crate) async fn receive<T: 'static, D: FnMut(&str) -> T + 'static>(
@@ -175,7 +182,7 @@ impl<T, D> Polling for Receiver<T, D> {
 }
 
 /// What one call brought.
-struct Answer<T> {
+struct Polled<T> {
     response: Response<T>,
     /// For how long it was asked to wait.
     wait: Duration,
@@ -255,11 +262,14 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     }
 
     /// One poll, with its waits and retries: an answer, or `None` if none is wanted any more.
-    async fn poll(&self, share: u8) -> Result<Option<Answer<T>>, Error> {
+    async fn poll(&self, share: u8) -> Result<Option<Polled<T>>, Error> {
         let longest_wait = self.longest_wait();
         let mut wait_left = self.how.wait;
         loop {
-            let Some(mut answer) = self.ask(share, wait_left.min(longest_wait)).await? else {
+            let Some(mut answer) = self
+                .call_with_retries(share, wait_left.min(longest_wait))
+                .await?
+            else {
                 return Ok(None);
             };
             let wait = answer.wait;
@@ -269,7 +279,8 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
             }
             if !self.how.until_empty {
                 answer.under_way = None;
-                self.rest_if_early(wait, answer.invisibility.asked).await;
+                self.back_off_if_early(wait, answer.invisibility.asked)
+                    .await;
                 return Ok(Some(answer));
             }
             if wait_left.is_zero() || self.ramp.borrow().is_ending() || self.starts_nothing() {
@@ -289,7 +300,11 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     }
 
     /// One call, retried until it is answered, patience runs out, or it is no longer wanted.
-    async fn ask(&self, share: u8, wait: Duration) -> Result<Option<Answer<T>>, Error> {
+    async fn call_with_retries(
+        &self,
+        share: u8,
+        wait: Duration,
+    ) -> Result<Option<Polled<T>>, Error> {
         let has_backlog = self.ramp.borrow().has_backlog();
         let longest_first = if has_backlog || self.is_slow.get() {
             LONGEST_FIRST_VISIBILITY
@@ -301,7 +316,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         let mut request = ReceiveRequest {
             queue_url: self.remote.url.clone(),
             is_fifo: self.remote.is_fifo,
-            most: usize::from(share).min(most.clamp(1, BATCH)),
+            most: usize::from(share).min(most.clamp(1, MOST_ENTRIES)),
             wait,
             visibility: first,
             attempt_id: self
@@ -348,7 +363,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
                     if has_backlog && is_full {
                         self.engine.polls.learn(answered - asked_at);
                     }
-                    return Ok(Some(Answer {
+                    return Ok(Some(Polled {
                         response,
                         wait: request.wait,
                         is_full,
@@ -437,17 +452,17 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
     }
 
     /// A server that answers "nothing" at once although it was to wait would be asked again and again without
-    /// a rest; one early answer may be chance, so rests begin with the second.
-    async fn rest_if_early(&self, wait: Duration, asked_at: Instant) {
+    /// a pause; one early answer may be chance, so pauses begin with the second.
+    async fn back_off_if_early(&self, wait: Duration, asked_at: Instant) {
         let is_early = asked_at.elapsed() < wait / 2;
-        let rest = self.health.borrow_mut().rest(is_early);
-        if !rest.is_zero() {
-            self.pause(rest).await;
+        let pause = self.health.borrow_mut().back_off(is_early);
+        if !pause.is_zero() {
+            self.pause(pause).await;
         }
     }
 
     /// Deals with what a poll came to.
-    fn take(&self, share: u8, result: Result<Option<Answer<T>>, Error>) {
+    fn take(&self, share: u8, result: Result<Option<Polled<T>>, Error>) {
         match result {
             Ok(Some(answer)) => {
                 let got = answer.response.messages.len();
@@ -468,7 +483,7 @@ impl<T: 'static, D: FnMut(&str) -> T + 'static> Receiver<T, D> {
         }
     }
 
-    fn hand_over(&self, answer: Answer<T>) {
+    fn hand_over(&self, answer: Polled<T>) {
         let receipts = self.engine.receipts.borrow_mut().take_in(
             self.remote.clone(),
             self.queue.clone(),
@@ -595,7 +610,7 @@ impl Health {
             self.failures_in_a_row += 1;
             self.last_failure = Some(Instant::now());
         }
-        let is_serious = !error.is_transient() || self.failures_in_a_row >= WORTH_TELLING;
+        let is_serious = !error.is_transient() || self.failures_in_a_row >= REPORT_AFTER;
         if !is_serious || self.told.contains(&error.kind) {
             return false;
         }
@@ -603,7 +618,7 @@ impl Health {
         true
     }
 
-    fn rest(&mut self, is_early: bool) -> Duration {
+    fn back_off(&mut self, is_early: bool) -> Duration {
         if !is_early {
             self.early_empty_answers = 0;
             return Duration::ZERO;

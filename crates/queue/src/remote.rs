@@ -19,7 +19,7 @@ pub(crate) const MOST_CALLS_FIFO: usize = 16;
 const FIRST_CALLS: usize = 16;
 
 /// Most messages that a queue lets be in flight (SQS developer guide, "Quotas").
-const MOST_IN_FLIGHT: usize = 120_000;
+pub const MOST_IN_FLIGHT: usize = 120_000;
 
 /// There is one for each queue, however many receive from it, so that what they settle shares calls.
 pub(crate) struct Remote {
@@ -47,7 +47,7 @@ pub(crate) struct Lane {
     pub is_about_to_call: Cell<bool>,
     /// When SQS last confirmed something, or when there was last nothing to confirm.
     last_progress: Cell<Instant>,
-    /// Batches that ran out of patience since then.
+    /// Requests that ran out of patience since then.
     failures: Cell<u32>,
 }
 
@@ -119,8 +119,8 @@ impl Lane {
         self.failures.set(0);
     }
 
-    /// A batch that `began` then ran out of patience, in a call that still counts: whether those that wait would fare
-    /// no better. Where nothing ran beside it, it may be the batch, so one more is tried.
+    /// A request that `began` then ran out of patience, and still counts: whether the messages that wait would fare no
+    /// better. Where nothing ran beside it, it may be its own fault, so one more is tried.
     pub(crate) fn is_hopeless(&self, began: Instant) -> bool {
         self.failures.set(self.failures.get() + 1);
         let was_alone = self.calls.get() == 1;

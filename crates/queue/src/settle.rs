@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use crate::backoff::Backoff;
-use crate::batch::{BATCH, Verdict};
 use crate::engine::Engine;
+use crate::entries::{MOST_ENTRIES, Verdict};
 use crate::error::{Error, ErrorKind};
 use crate::observed::Observer;
 use crate::receipts::{Receipt, Receipts};
@@ -52,11 +52,11 @@ pub(crate) fn settle(engine: &Rc<Engine>, mut receipts: Vec<Receipt>, fate: Fate
     }
     let mut touched: Vec<Rc<Remote>> = Vec::new();
     for receipt in receipts {
-        let claimed = engine.receipts.borrow_mut().claim(receipt);
+        let taken_over = engine.receipts.borrow_mut().take_over(receipt);
         if fate == Fate::Leave {
-            engine.shared.left.claim(receipt, claimed.is_some());
+            engine.shared.left.take_over(receipt, taken_over.is_some());
         }
-        let Some(remote) = claimed else {
+        let Some(remote) = taken_over else {
             engine.settled(1);
             continue;
         };
@@ -81,7 +81,7 @@ pub(crate) fn release_held_back(engine: &Rc<Engine>, remote: &Rc<Remote>) {
     }
 }
 
-/// Starts calls once everything that was handed over with these messages is here, so that they share batches: a
+/// Starts calls once everything that was handed over with these messages is here, so that they share requests: a
 /// transaction hands over what each of its subtransactions received.
 fn start_calls_soon(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
     if fate.lane(remote).is_about_to_call.replace(true) {
@@ -101,7 +101,7 @@ fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
         return;
     }
     while lane.calls.get() < lane.window.borrow().size() {
-        let receipts = next_batch(engine, lane, fate);
+        let receipts = next_receipts(engine, lane, fate);
         if receipts.is_empty() {
             return;
         }
@@ -112,20 +112,20 @@ fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
                 .for_each(|receipt| held.stop_keeping(*receipt));
         }
         lane.calls.set(lane.calls.get() + 1);
-        let batch = Batch {
+        let request = Request {
             engine: engine.clone(),
             remote: remote.clone(),
             fate,
             remaining: receipts,
         };
-        engine.spawn(carry_out(batch));
+        engine.spawn(carry_out(request));
     }
 }
 
-/// Takes up to ten receipts that share a call.
-fn next_batch(engine: &Engine, lane: &Lane, fate: Fate) -> Vec<Receipt> {
+/// Takes up to ten receipts that share a request.
+fn next_receipts(engine: &Engine, lane: &Lane, fate: Fate) -> Vec<Receipt> {
     let mut pending = lane.pending.borrow_mut();
-    let mut count = pending.len().min(BATCH);
+    let mut count = pending.len().min(MOST_ENTRIES);
     if fate == Fate::Leave {
         // They may be of calls that received with different visibility timeouts.
         let held = engine.receipts.borrow();
@@ -139,11 +139,11 @@ fn next_batch(engine: &Engine, lane: &Lane, fate: Fate) -> Vec<Receipt> {
     pending.drain(..count).collect()
 }
 
-async fn carry_out(mut batch: Batch) {
-    let (began, messages) = (Instant::now(), batch.remaining.len());
-    batch.settle().await;
-    let (engine, remote, fate) = (batch.engine.clone(), batch.remote.clone(), batch.fate);
-    drop(batch);
+async fn carry_out(mut request: Request) {
+    let (began, messages) = (Instant::now(), request.remaining.len());
+    request.settle().await;
+    let (engine, remote, fate) = (request.engine.clone(), request.remote.clone(), request.fate);
+    drop(request);
     let lane = fate.lane(&remote);
     lane.calls.set(lane.calls.get() - 1);
     if !lane.pending.borrow().is_empty() {
@@ -154,14 +154,14 @@ async fn carry_out(mut batch: Batch) {
 }
 
 /// Up to ten messages that are settled with one call, and those of them that are still to be settled.
-struct Batch {
+struct Request {
     engine: Rc<Engine>,
     remote: Rc<Remote>,
     fate: Fate,
     remaining: Vec<Receipt>,
 }
 
-impl Batch {
+impl Request {
     /// Tries until all are settled or refused, or patience runs out.
     async fn settle(&mut self) {
         let began = Instant::now();
@@ -228,7 +228,7 @@ impl Batch {
         result
     }
 
-    /// In seconds. All messages of a batch were received alike.
+    /// In seconds. All messages of a request were received alike.
     fn visibility_timeout(&self, receipts: &Receipts) -> Option<u64> {
         match self.fate {
             Fate::Delete => None,
@@ -322,7 +322,7 @@ impl Batch {
 }
 
 /// The thread ends in the middle of the call: what is left may have been settled, but nobody knows.
-impl Drop for Batch {
+impl Drop for Request {
     fn drop(&mut self) {
         self.give_up();
     }

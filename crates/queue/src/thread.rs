@@ -53,7 +53,7 @@ impl Default for Setup {
 pub struct Io {
     shared: Arc<Shared>,
     commands: UnboundedSender<Command>,
-    farewell: Receiver<bool>,
+    outcome: Receiver<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -72,13 +72,13 @@ impl Io {
     /// As [`start`](Io::start).
     pub fn start_with(setup: Setup) -> io::Result<Io> {
         let shared = Arc::new(Shared::new()?);
-        let (commands, orders) = unbounded_channel();
+        let (commands, received) = unbounded_channel();
         let (started, has_started) = sync_channel(1);
-        let (say_farewell, farewell) = sync_channel(1);
+        let (send_outcome, outcome) = sync_channel(1);
         let thread = {
             let shared = shared.clone();
-            let life = move || live(&shared, setup, orders, &started, &say_farewell);
-            with_all_signals_blocked(|| Builder::new().name("sqs io".to_owned()).spawn(life))??
+            let run = move || run_thread(&shared, setup, received, &started, &send_outcome);
+            with_all_signals_blocked(|| Builder::new().name("sqs io".to_owned()).spawn(run))??
         };
         has_started
             .recv()
@@ -86,7 +86,7 @@ impl Io {
         Ok(Io {
             shared,
             commands,
-            farewell,
+            outcome,
             thread: Some(thread),
         })
     }
@@ -138,12 +138,16 @@ impl Io {
     }
 
     /// Examines `queue` in at most `limit`, without receiving from it. [`fd`](Io::fd) becomes readable when it is done.
-    pub fn examine(&self, queue: &Queue, limit: Duration) -> Pending<Examination> {
+    pub fn examine(&self, queue: &Queue, limit: Duration) -> PendingAnswer<Examination> {
         self.ask(queue, move |engine, queue| examine(engine, queue, limit))
     }
 
     /// Asks `queue` what it says of itself, in at most `limit`; otherwise as [`examine`](Io::examine).
-    pub fn describe(&self, queue: &Queue, limit: Duration) -> Pending<Result<Description, Error>> {
+    pub fn describe(
+        &self,
+        queue: &Queue,
+        limit: Duration,
+    ) -> PendingAnswer<Result<Description, Error>> {
         self.ask(queue, move |engine, queue| describe(engine, queue, limit))
     }
 
@@ -151,7 +155,7 @@ impl Io {
         &self,
         queue: &Queue,
         work: impl FnOnce(Rc<Engine>, Queue) -> F + Send + 'static,
-    ) -> Pending<T>
+    ) -> PendingAnswer<T>
     where
         T: Send + 'static,
         F: Future<Output = T> + 'static,
@@ -174,7 +178,7 @@ impl Io {
         };
         // If it cannot be sent, the thread is gone, which the answer tells.
         let _ = self.commands.send(Command::Start(Box::new(start)));
-        Pending(pending)
+        PendingAnswer(pending)
     }
 
     /// Hands receipts over. Never blocks, never panics: safe to call in a commit callback. Receipts that were
@@ -222,7 +226,7 @@ impl Io {
         let _ = self.commands.send(Command::ShutDown {
             deadline: Instant::now() + deadline,
         });
-        match self.farewell.recv_timeout(deadline + GRACE) {
+        match self.outcome.recv_timeout(deadline + GRACE) {
             Ok(all_done) => {
                 let _ = thread.join();
                 all_done
@@ -239,9 +243,9 @@ impl Drop for Io {
 }
 
 /// An answer that is still to come. Dropping it ends the work for it.
-pub struct Pending<T>(oneshot::Receiver<T>);
+pub struct PendingAnswer<T>(oneshot::Receiver<T>);
 
-impl<T> Pending<T> {
+impl<T> PendingAnswer<T> {
     /// The answer, once, if it has come. Never blocks.
     ///
     /// # Errors
@@ -329,12 +333,12 @@ fn hand_over(
 }
 
 /// The life of the I/O thread.
-fn live(
+fn run_thread(
     shared: &Arc<Shared>,
     setup: Setup,
-    orders: UnboundedReceiver<Command>,
+    commands: UnboundedReceiver<Command>,
     started: &SyncSender<io::Result<()>>,
-    farewell: &SyncSender<bool>,
+    send_outcome: &SyncSender<bool>,
 ) {
     quieten_this_thread();
     let all_done = caught(|| {
@@ -354,7 +358,7 @@ fn live(
             .open_file
             .map_or_else(Store::default, Store::with_files);
         let engine = Engine::new(shared.clone(), handles, setup.connections);
-        let all_done = runtime.block_on(engine.run(orders));
+        let all_done = runtime.block_on(engine.run(commands));
         engine.give_up();
         shared.close();
         // A name look-up that hangs is not waited for.
@@ -365,7 +369,7 @@ fn live(
         shared.set_fault(last_location());
     }
     shared.close();
-    let _ = farewell.send(all_done.unwrap_or(false));
+    let _ = send_outcome.send(all_done.unwrap_or(false));
 }
 
 /// Calls `action` with every signal blocked in this thread, so that a thread spawned by it is born so.

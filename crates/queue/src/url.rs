@@ -113,11 +113,6 @@ impl QueueUrl {
         self.origin.host()
     }
 
-    /// Whether the host is AWS' (any partition, FIPS and VPC endpoints included).
-    pub fn is_aws(&self) -> bool {
-        self.origin.is_aws()
-    }
-
     /// Whether it is a FIFO queue: their names end in `.fifo`.
     pub fn is_fifo(&self) -> bool {
         self.name.ends_with(".fifo")
@@ -405,7 +400,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn forms() {
+    fn each_form_of_queue_url_is_read() {
         let forms = [
             (
                 "https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue",
@@ -484,14 +479,14 @@ mod tests {
             let url = QueueUrl::parse(text).unwrap();
             assert_eq!(url.as_str(), text);
             assert_eq!(url.name(), "login-queue", "{text}");
-            assert_eq!(url.is_aws(), is_aws, "{text}");
+            assert_eq!(url.origin().is_aws(), is_aws, "{text}");
             assert_eq!(url.region(), region, "{text}");
             assert!(!url.is_fifo());
         }
     }
 
     #[test]
-    fn normalised() {
+    fn a_queue_url_is_normalised() {
         let same = [
             (
                 "HTTPS://SQS.eu-west-1.AmazonAWS.com:443/123456789012/Q/",
@@ -523,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn refused() {
+    fn what_is_not_a_queue_url_is_refused() {
         use InvalidQueueUrl::*;
         let long = format!("http://h/000000000000/{}", "q".repeat(81));
         let cases = [
@@ -570,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns() {
+    fn a_pattern_matches_the_whole_url() {
         let url = QueueUrl::parse("https://sqs.eu-west-1.amazonaws.com/123456789012/login-queue")
             .unwrap();
         for fits in [

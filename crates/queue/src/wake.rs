@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn raised_until_acknowledged() {
+    fn a_descriptor_is_readable_until_it_is_acknowledged() {
         let wake = Wake::new().unwrap();
         assert!(!readable(&wake, 0));
         wake.raise();

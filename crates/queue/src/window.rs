@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::batch::BATCH;
+use crate::entries::MOST_ENTRIES;
 
 /// How much more twice as many calls must bring to be worth it. They would bring twice as much, if the first round
 /// did not begin with the answers to the calls before.
@@ -19,7 +19,7 @@ const WORTH_IT: f64 = 1.1;
 const STILL_ENOUGH: f64 = 0.75;
 
 /// How soon to look again whether more calls bring more, and how soon after being told to slow down.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
+const RETRY_GROWTH_AFTER: Duration = Duration::from_millis(250);
 const LOOK_AGAIN_AFTER_THROTTLING: Duration = Duration::from_secs(5);
 /// How soon to look again whether half as many are enough.
 const LOOK_AGAIN_AFTER_SHRINKING: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ impl Round {
     };
 
     fn is_sparse(&self) -> bool {
-        self.full == 0 && self.messages < self.calls * BATCH / 2
+        self.full == 0 && self.messages < self.calls * MOST_ENTRIES / 2
     }
 }
 
@@ -113,7 +113,7 @@ impl Window {
         match self.phase {
             Phase::Growing { rate_before } if rate < rate_before * WORTH_IT => {
                 self.size = (self.size / 2).max(1);
-                self.settle(now + LOOK_AGAIN_AFTER);
+                self.settle(now + RETRY_GROWTH_AFTER);
             }
             Phase::Shrinking { rate_before } if rate < rate_before * STILL_ENOUGH => {
                 // Each call brings what it can, so even more may be better.
@@ -127,7 +127,7 @@ impl Window {
                 self.size /= 2;
                 self.phase = Phase::Shrinking { rate_before: rate };
             }
-            _ if self.size == self.most => self.settle(now + LOOK_AGAIN_AFTER),
+            _ if self.size == self.most => self.settle(now + RETRY_GROWTH_AFTER),
             _ => {
                 self.size = (self.size * 2).min(self.most);
                 self.phase = Phase::Growing { rate_before: rate };
@@ -150,7 +150,7 @@ impl Window {
     pub(crate) fn throttled(&mut self, sent: Instant, now: Instant) {
         if self
             .halved
-            .is_some_and(|halved| sent <= halved + LOOK_AGAIN_AFTER)
+            .is_some_and(|halved| sent <= halved + RETRY_GROWTH_AFTER)
         {
             return;
         }
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_as_far_as_it_may_where_each_call_takes_its_time() {
+    fn a_window_grows_as_far_as_it_may_where_each_call_takes_its_time() {
         for latency in [0.005, 0.010, 0.020] {
             let mut window = Window::new(1, 100);
             assert_eq!(simulate(&mut window, |_| latency).0, 100, "{latency} s");
@@ -202,14 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_small_where_one_call_waits_for_the_other() {
+    fn a_window_stays_small_where_one_call_waits_for_the_other() {
         let mut window = Window::new(1, 256);
         let (_, largest) = simulate(&mut window, |under_way| 0.007 * under_way as f64);
         assert!(largest <= 8, "{largest}");
     }
 
     #[test]
-    fn it_stops_where_the_server_is_busy() {
+    fn a_window_stops_growing_where_the_server_is_busy() {
         // Sixteen at a time, in 10 ms each.
         let busy = |under_way: usize| 0.010 * (under_way as f64 / 16.0).max(1.0);
         let mut window = Window::new(1, 256);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn it_shrinks_when_a_burst_is_over_and_messages_trickle() {
+    fn a_window_shrinks_when_a_burst_is_over_and_messages_trickle() {
         let mut window = Window::new(1, 128);
         let start = Instant::now();
         assert_eq!(simulate(&mut window, |_| 0.010).0, 128);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_shrink_while_more_calls_bring_more_though_little_each() {
+    fn a_window_does_not_shrink_while_more_calls_bring_more_though_little_each() {
         let mut window = Window::new(1, 128);
         let mut now = Instant::now() + Duration::from_secs(2);
         assert_eq!(simulate(&mut window, |_| 0.010).0, 128);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn throttling_halves_it_for_a_while() {
+    fn throttling_halves_a_window_for_a_while() {
         let mut window = Window::new(1, 64);
         simulate(&mut window, |_| 0.010);
         let sent = Instant::now() + Duration::from_secs(2);

@@ -97,7 +97,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_knows_what_was_committed_just_now_and_never_what_was_not(
+        fn a_cache_knows_what_was_committed_just_now_and_never_what_was_not(
             capacity in 1_usize..20,
             steps in vec((any::<bool>(), 0_usize..40), 0..200),
         ) {

@@ -66,7 +66,7 @@ mod tests {
 
     /// draft-irtf-cfrg-xchacha-03, appendix A.3.1.
     #[test]
-    fn it_is_the_drafts_cipher() {
+    fn the_cipher_is_that_of_the_draft() {
         let mut text =
             *b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for \
                           the future, sunscreen would be it.";

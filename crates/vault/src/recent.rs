@@ -96,7 +96,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_knows_what_was_put_in_last_and_nothing_else(
+        fn what_was_put_in_last_is_known_and_nothing_else(
             capacity in 1_usize..40,
             steps in vec((any::<bool>(), 0_usize..20), 0..200),
         ) {

@@ -4,6 +4,7 @@
 
 mod attributes;
 mod certificate;
+mod clock;
 mod network;
 mod rights;
 
@@ -17,6 +18,7 @@ pub use attributes::{Attributes, Encryption, Redrive};
 pub use network::{Connection, Network, Tls};
 pub use rights::Right;
 
+use self::clock::Clock;
 use crate::client::Client;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
@@ -96,7 +98,7 @@ fn longest_retention(
 /// Examines `queue` in at most `limit`.
 pub(crate) async fn examine(engine: Rc<Engine>, queue: Queue, limit: Duration) -> Examination {
     let subject = Subject::of(engine, queue, limit);
-    let (network, answers) = join!(subject.look_at_network(), Answers::of(&subject));
+    let (network, answers) = join!(subject.look_at_network(), CallOutcomes::of(&subject));
     Examination {
         network,
         credentials: answers.credentials,
@@ -185,7 +187,7 @@ impl Subject {
 }
 
 /// What the server answers to calls that change nothing.
-struct Answers {
+struct CallOutcomes {
     credentials: Result<FoundCredentials, Error>,
     clock_ahead: Option<i64>,
     fastest_call: Option<Duration>,
@@ -195,14 +197,14 @@ struct Answers {
     change_visibility: Right,
 }
 
-impl Answers {
-    async fn of(subject: &Subject) -> Answers {
+impl CallOutcomes {
+    async fn of(subject: &Subject) -> CallOutcomes {
         let (client, url) = (&subject.client, subject.url());
         let credentials = subject.bounded(client.credentials()).await;
         if let Err(error) = &credentials {
-            return Answers::none(error);
+            return CallOutcomes::none(error);
         }
-        let clock = rights::Clock::default();
+        let clock = Clock::default();
         let (attributes, delete, change_visibility) = join!(
             subject.ask(url),
             subject.connected(rights::delete(client, url, CALL_LIMIT, &clock)),
@@ -212,7 +214,7 @@ impl Answers {
             Ok(attributes) => subject.ask_dead_letters(attributes).await,
             Err(_) => None,
         };
-        Answers {
+        CallOutcomes {
             credentials,
             clock_ahead: clock.ahead(),
             fastest_call: clock.fastest(),
@@ -223,8 +225,8 @@ impl Answers {
         }
     }
 
-    fn none(error: &Error) -> Answers {
-        Answers {
+    fn none(error: &Error) -> CallOutcomes {
+        CallOutcomes {
             credentials: Err(error.clone()),
             clock_ahead: None,
             fastest_call: None,

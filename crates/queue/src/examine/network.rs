@@ -103,7 +103,7 @@ pub(super) async fn look(origin: &Origin) -> Result<Network, Error> {
     };
     let first = match &proxy {
         Some(proxy) => Place::of(proxy.uri())?,
-        None => Place { ..Place::of(&uri)? },
+        None => Place::of(&uri)?,
     };
     let (connection, stream) = match connect(&first).await {
         Ok((connection, stream)) => (Ok(connection), Ok(stream)),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use queue::{ErrorKind, Examination, Io, Pending, Right};
+use queue::{ErrorKind, Examination, Io, PendingAnswer, Right};
 
 use crate::reader::*;
 use crate::server::{Fault, Server, error};
@@ -10,7 +10,7 @@ use crate::server::{Fault, Server, error};
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// The answer, as a backend would wait for it.
-fn answer<T>(io: &Io, mut pending: Pending<T>) -> T {
+fn answer<T>(io: &Io, mut pending: PendingAnswer<T>) -> T {
     let patience = Instant::now() + LIMIT * 2;
     loop {
         io.acknowledge();

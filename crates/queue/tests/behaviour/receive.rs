@@ -58,7 +58,7 @@ fn the_limit_is_kept_and_no_poll_is_left_behind() {
 }
 
 #[test]
-fn two_inlets_at_once() {
+fn two_inlets_receive_at_once() {
     let server = Server::start();
     server.send(200);
     let io = Io::start().unwrap();
@@ -426,7 +426,7 @@ proptest! {
     /// Whatever a server answers, what is asked for in all never exceeds the limit, nor polls in flight the
     /// concurrency.
     #[test]
-    fn never_asks_too_much(
+    fn no_more_is_asked_for_than_is_wanted(
         limit in 1u64..120,
         concurrency in 1usize..9,
         stock in 0usize..200,

@@ -27,7 +27,7 @@ const ORIGINALS: [(Kind, &str); 9] = [
 ];
 
 #[test]
-fn it_opens_what_was_sealed_here_for_each_recipient() {
+fn python_opens_what_was_sealed_here_for_each_recipient() {
     let identities = [x25519::Identity::generate(), x25519::Identity::generate()];
     let sealed = seal_all(&identities);
     for identity in &identities {
@@ -43,14 +43,14 @@ fn it_opens_what_was_sealed_here_for_each_recipient() {
 }
 
 #[test]
-fn it_opens_nothing_with_another_identity() {
+fn python_opens_nothing_with_another_identity() {
     let sealed = seal_all(&[x25519::Identity::generate()]);
     let opened = open_there(&x25519::Identity::generate(), sealed.iter().map(entry));
     assert_all_refused(&opened, "DecryptError");
 }
 
 #[test]
-fn it_opens_nothing_that_is_not_as_it_was_sealed() {
+fn python_opens_nothing_that_is_not_as_it_was_sealed() {
     let identity = x25519::Identity::generate();
     let recipients = [identity.clone()];
     let (sealed, others) = (seal_all(&recipients), seal_all(&recipients));
@@ -94,7 +94,7 @@ fn it_opens_nothing_that_is_not_as_it_was_sealed() {
 }
 
 #[test]
-fn what_it_seals_opens_here() {
+fn what_python_seals_opens_here() {
     let identity = x25519::Identity::generate();
     let input = ORIGINALS
         .map(|(kind, original)| {

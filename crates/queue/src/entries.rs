@@ -1,12 +1,13 @@
-//! Ten messages at a time: what a batch call says of each.
+//! The entries of one request, ten at most: what the answer says of each.
 
-/// Most messages in a response and entries in a batch (SQS developer guide, "Quotas").
-pub(crate) const BATCH: usize = 10;
+/// Most messages in a response and entries in a request (SQS developer guide, "Quotas").
+pub(crate) const MOST_ENTRIES: usize = 10;
 
-/// The id of each entry of a batch: its place.
-pub(crate) const ENTRY_IDS: [&str; BATCH] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+/// The id of each entry of a request: its place.
+pub(crate) const ENTRY_IDS: [&str; MOST_ENTRIES] =
+    ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
-/// What an answer says about one entry of a batch.
+/// What an answer says about one entry of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Done,
