@@ -197,8 +197,8 @@ impl Receipts {
         was_owned.then(|| response.remote.clone())
     }
 
-    /// The handles of one request, in order. One that is lost, or whose message is not held, is left out, and the receipt
-    /// with it: AWS may refuse all of it for one bad entry. Returns these receipts too.
+    /// The handles of one request, in order. One that is lost, or whose message is not held, is left out, and the
+    /// receipt with it: AWS may refuse all of it for one bad entry. Returns these receipts too.
     pub(crate) fn handles(&self, receipts: &mut Vec<Receipt>) -> (Vec<String>, Vec<Receipt>) {
         let mut last_read: Option<(u64, Handles)> = None;
         let mut handles = Vec::with_capacity(receipts.len());
