@@ -286,7 +286,7 @@ fn a_vault_whose_tables_cannot_be_relied_on_is_an_error() {
     let database = Database::shared();
     let mut session = database.connect();
     session.seal_for(&KeyPair::generate());
-    Report::here(&mut session).expect("tables of the vault", "ok", "trigger deleted fires");
+    Report::here(&mut session).expect("tables of the vault", "ok", "its triggers fire");
 
     for (change, words) in [
         (

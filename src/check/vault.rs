@@ -27,7 +27,7 @@ pub fn tables() -> Finding {
         return off();
     }
     Finding::of_result(vault::check(), || {
-        "row-level security is enabled, no code of others is attached, and trigger deleted fires"
+        "row-level security is enabled, no code of others is attached, and its triggers fire"
             .to_owned()
     })
 }

@@ -132,7 +132,6 @@ fn code_of_others_on_the_vault_stops_every_call_before_it_receives() {
 
 #[test]
 fn a_trigger_of_the_vault_that_does_not_fire_stops_every_call_before_it_receives() {
-    let deleted = "trigger deleted on table public.sqs_vault";
     for (ddl, problem, repair) in [
         (
             "ALTER TABLE sqs_vault DISABLE TRIGGER deleted",
@@ -154,11 +153,33 @@ fn a_trigger_of_the_vault_that_does_not_fire_stops_every_call_before_it_receives
             "does not exist",
             "Create it",
         ),
+        (
+            "ALTER TABLE sqs_vault ENABLE TRIGGER deleted_by_replication",
+            "is not enabled REPLICA, so it does not fire for replicated changes",
+            "ALTER TABLE public.sqs_vault ENABLE REPLICA TRIGGER deleted_by_replication",
+        ),
+        (
+            "ALTER TABLE sqs_vault DISABLE TRIGGER deleted_by_replication",
+            "is not enabled",
+            "ALTER TABLE public.sqs_vault ENABLE REPLICA TRIGGER deleted_by_replication",
+        ),
+        (
+            "DROP TRIGGER deleted_by_replication ON sqs_vault",
+            "does not exist",
+            "Create it",
+        ),
     ] {
+        let trigger = match ddl.contains("deleted_by_replication") {
+            true => "deleted_by_replication",
+            false => "deleted",
+        };
         let scene = scene();
         let mut session = scene.connect();
-        let definition = "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'deleted'";
-        let definition = session.text(definition).unwrap();
+        let definition = session
+            .text(&format!(
+                "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = '{trigger}'"
+            ))
+            .unwrap();
         session.run(ddl);
         scene.send(&["a"]);
 
@@ -167,7 +188,10 @@ fn a_trigger_of_the_vault_that_does_not_fire_stops_every_call_before_it_receives
 
         for error in [ingest, drain] {
             assert_eq!(error.code().code(), "55000", "{error:?}");
-            assert_eq!(error.message(), format!("{deleted} {problem}"));
+            assert_eq!(
+                error.message(),
+                format!("trigger {trigger} on table public.sqs_vault {problem}")
+            );
             assert!(error.detail().is_some(), "{error:?}");
             assert!(error.hint().unwrap().contains(repair), "{error:?}");
         }
@@ -176,7 +200,10 @@ fn a_trigger_of_the_vault_that_does_not_fire_stops_every_call_before_it_receives
         if problem == "does not exist" {
             session.run(&definition);
         }
-        session.run("ALTER TABLE public.sqs_vault ENABLE ALWAYS TRIGGER deleted");
+        session.run(
+            "ALTER TABLE public.sqs_vault ENABLE ALWAYS TRIGGER deleted;
+             ALTER TABLE public.sqs_vault ENABLE REPLICA TRIGGER deleted_by_replication",
+        );
         assert_eq!(session.ingest(&scene.queue, 1), 1);
         session.expect_vault_agrees(&scene.pair);
     }
