@@ -227,3 +227,62 @@ fn a_trigger_that_comes_in_the_middle_of_a_transaction_does_not_run() {
     assert_eq!(session.logins(), 0);
     scene.queue.expect_released(1);
 }
+
+#[test]
+fn a_role_with_row_security_off_seals() {
+    let scene = scene();
+    let mut admin = scene.connect();
+    let role = role_of(&scene, &mut admin);
+    admin.run(&format!(
+        "GRANT EXECUTE ON FUNCTION sqs_ingest TO {role}; GRANT INSERT ON user_logins TO {role}"
+    ));
+    let mut session = scene.database.connect_as(&role);
+    session.set("row_security", "off");
+    scene.ingest(&mut session, &["a"]);
+    session.set("row_security", "on");
+    scene.ingest(&mut session, &["b"]);
+    admin.expect_vault_agrees(&scene.pair);
+    drop_role(&mut admin, &role);
+}
+
+#[test]
+fn row_level_security_of_the_ledger_does_not_concern_a_role_with_row_security_off() {
+    let scene = scene();
+    let mut admin = scene.connect();
+    let role = role_of(&scene, &mut admin);
+    admin.run(&format!(
+        "GRANT EXECUTE ON FUNCTION sqs_ingest, sqs_peek TO {role}; GRANT INSERT ON user_logins TO {role};
+         ALTER TABLE sqs_ledger ENABLE ROW LEVEL SECURITY; ALTER TABLE sqs_rejected ENABLE ROW LEVEL SECURITY;
+         ALTER TABLE sqs_queue ENABLE ROW LEVEL SECURITY"
+    ));
+    let mut session = scene.database.connect_as(&role);
+    session.set("row_security", "off");
+    scene.queue.send(&["not a login".to_owned()]);
+    scene.send(&["a"]);
+    assert_eq!(session.ingest(&scene.queue, 2), 1);
+    session.run(&format!(
+        "SELECT * FROM sqs_peek('{}', 1)",
+        scene.queue.url()
+    ));
+    admin.expect_vault_agrees(&scene.pair);
+    drop_role(&mut admin, &role);
+}
+
+#[test]
+fn policies_of_user_logins_and_row_security_off_are_an_error_before_anything_is_received() {
+    let scene = scene();
+    let mut admin = scene.connect();
+    let role = role_of(&scene, &mut admin);
+    admin.run(&format!(
+        "GRANT EXECUTE ON FUNCTION sqs_ingest TO {role}; GRANT INSERT ON user_logins TO {role};
+         ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY anything ON user_logins FOR INSERT WITH CHECK (true)"
+    ));
+    let mut session = scene.database.connect_as(&role);
+    session.set("row_security", "off");
+    scene.send(&["a"]);
+    let error = session.ingest_error(&scene.queue, 1);
+    assert_eq!(error.code().code(), "42501", "{error:?}");
+    assert!(scene.server.calls().is_empty());
+    drop_role(&mut admin, &role);
+}
