@@ -163,6 +163,17 @@ fn rejections_of_the_last_day_are_counted() {
 }
 
 #[test]
+fn rejections_are_counted_up_to_a_bound() {
+    let database = Database::shared();
+    let mut session = database.connect();
+    session.run(
+        "INSERT INTO sqs_rejected
+         SELECT 'q', n::text, 'not JSON', '22023', 1, now(), now() FROM generate_series(1, 10002) AS n",
+    );
+    Report::here(&mut session).expect("rejections", "warning", "more than 10000 messages");
+}
+
+#[test]
 fn a_lock_that_somebody_holds_is_not_waited_for() {
     let database = Database::shared();
     let mut other = database.connect();

@@ -53,6 +53,9 @@ fn newest_key(keys: &OwnTable) -> SpiResult<String> {
             keys.name()
         ));
     }
+    if keys.is_elsewhere() {
+        return Ok(format!("{} is on another server", keys.name()));
+    }
     let sql = format!("SELECT pg_catalog.max(created) FROM {}", keys.name());
     let newest: Option<TimestampWithTimeZone> = keys.read(|| query::one(&sql, &[]))?;
     Ok(match newest {
