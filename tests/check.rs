@@ -325,6 +325,44 @@ fn a_vault_whose_tables_cannot_be_relied_on_is_an_error() {
 }
 
 #[test]
+fn rights_on_the_vault_that_row_level_security_does_not_restrict_are_a_warning() {
+    let database = Database::shared();
+    let mut session = database.connect();
+    let role = run::unique_name("role");
+    session.seal_for(&KeyPair::generate()).run(&format!(
+        "CREATE ROLE {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON sqs_vault, sqs_vault_key TO {role}"
+    ));
+    Report::here(&mut session).expect("tables of the vault", "ok", "");
+    for (rights, table, grantee) in [
+        (
+            "REFERENCES and TRUNCATE",
+            "sqs_vault",
+            format!("role {role}"),
+        ),
+        ("TRUNCATE", "sqs_vault_key", format!("role {role}")),
+        ("REFERENCES", "sqs_vault", "PUBLIC".to_owned()),
+        ("REFERENCES (mask)", "sqs_vault", format!("role {role}")),
+    ] {
+        let privileges = rights.replace(" and ", ", ");
+        let grantee_name = grantee.trim_start_matches("role ");
+        session.run(&format!("GRANT {privileges} ON {table} TO {grantee_name}"));
+        let report = Report::here(&mut session);
+        let told = format!(
+            "{grantee} has {} on table public.{table},",
+            rights.trim_end_matches(" (mask)")
+        );
+        report.expect("tables of the vault", "warning", &told);
+        let hint = report.get("tables of the vault").hint.clone().unwrap();
+        session.run(hint.trim_start_matches("Use ").trim_end_matches('.'));
+        Report::here(&mut session).expect("tables of the vault", "ok", "");
+    }
+    session.run(&format!("GRANT TRUNCATE ON sqs_vault TO {role}"));
+    session.set("user_logins_sqs.vault_recipients_file", "");
+    Report::here(&mut session).expect("tables of the vault", "ok", "off");
+    session.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
+
+#[test]
 fn only_who_may_read_data_keys_learns_the_age_of_the_newest() {
     let database = Database::shared();
     let role = run::unique_name("role");
