@@ -11,6 +11,7 @@ use tests::database::{Database, Session};
 use tests::logins;
 use tests::queue::{Counts, Queue};
 use tests::scripted::{Answer, ScriptedSqs};
+use tests::vault::KeyPair;
 
 /// What makes the ledger somebody else's to replace.
 const FORGET_LEDGER: &str = "DO $$ DECLARE part regclass; BEGIN
@@ -293,6 +294,23 @@ fn while_the_far_server_is_down_nothing_is_received() {
 
     scene.far_cluster.start();
     assert_eq!(scene.near.ingest(&scene.queue, 3), 3);
+}
+
+#[test]
+fn originals_of_rows_far_away_are_not_kept() {
+    let pair = KeyPair::generate();
+    let mut scene = exact_scene();
+    scene.near.seal_for(&pair);
+    scene.expect_refused("sqs_vault");
+    Report::here(&mut scene.near).expect("tables of the vault", "error", "sqs_vault");
+
+    scene.near.set("user_logins_sqs.vault_recipients_file", "");
+    assert_eq!(scene.near.ingest(&scene.queue, 3), 3);
+
+    let mut scene = self::scene();
+    scene.near.run(FAR_LOGINS).seal_for(&pair);
+    scene.near.set("user_logins_sqs.allow_foreign_table", "on");
+    scene.expect_refused("sqs_vault");
 }
 
 #[test]

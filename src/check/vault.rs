@@ -4,6 +4,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::spi::SpiResult;
 
 use super::{Finding, found, ledger, text};
+use crate::ingest::target::check_vault;
 use crate::own_tables::{OwnTable, VAULT, VAULT_KEY};
 use crate::pg::identity::{current_role, may_act_for};
 use crate::pg::{clock, query, relation};
@@ -25,7 +26,7 @@ pub fn recipients() -> Finding {
 /// gets at those that are there, which may have come with a dump.
 pub fn tables() -> Finding {
     let is_on = settings::vault_recipients_file().is_some();
-    if is_on && let Err(failure) = vault::check() {
+    if is_on && let Err(failure) = check_vault() {
         return failure.into();
     }
     let tables = OwnTable::find(VAULT).and_then(|vault| Ok([vault, OwnTable::find(VAULT_KEY)?]));
