@@ -34,7 +34,7 @@ mod prune;
 mod recipients;
 
 pub use dictionary::check;
-pub use originals::{Originals, OriginalsSealer, vault_mask};
+pub use originals::{Originals, OriginalsSealer, check_length, vault_mask};
 pub use pending::write_at_commit;
 pub use prune::{forget, prune};
 pub use recipients::recipients;

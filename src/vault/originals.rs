@@ -73,9 +73,7 @@ impl OriginalsSealer {
         let mut sealed = Box::new([None, None]);
         let mut error = None;
         let decoded = decode(&mut |field, mask, original| {
-            if original.len() > LONGEST && original.chars().count() > LONGEST {
-                return Err(Rule::TooLong { max: LONGEST });
-            }
+            check_length(original)?;
             let (kind, place) = match field {
                 Masked::Ip => (Kind::Ip, 0),
                 Masked::DeviceId => (Kind::DeviceId, 1),
@@ -92,6 +90,17 @@ impl OriginalsSealer {
         };
         (decoded, originals)
     }
+}
+
+/// Whether the vault takes an original of this length.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_length(original: &str) -> Result<(), Rule> {
+    if original.len() > LONGEST && original.chars().count() > LONGEST {
+        return Err(Rule::TooLong { max: LONGEST });
+    }
+    Ok(())
 }
 
 /// A panic elsewhere leaves no half-made data key: sealing makes one in a single step.
