@@ -13,7 +13,7 @@ use crate::errors::Failure;
 use crate::mask_keys::{MaskKey, MaskKeys};
 use crate::settings::{self, AppVersionEncoding};
 use crate::stat::QueueStat;
-use crate::vault::{OriginalsSealer, recipients};
+use crate::vault::{recipients, sealer, wipe_data_key};
 
 /// A queue to ingest from.
 pub struct Source {
@@ -95,8 +95,11 @@ impl Source {
     /// A reader for its messages.
     pub fn reader(&self) -> Reader {
         let originals = match &self.terms.recipients {
-            None => Keep::Nothing,
-            Some(recipients) => Keep::Sealed(OriginalsSealer::new(recipients)),
+            None => {
+                wipe_data_key();
+                Keep::Nothing
+            }
+            Some(recipients) => Keep::Sealed(sealer(recipients)),
         };
         Reader::new(self.decoder(), originals)
     }

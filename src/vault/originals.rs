@@ -49,6 +49,15 @@ pub fn wrapped_key(id: KeyId) -> Option<Arc<WrappedKey>> {
     SEALER.with_borrow(|sealer| lock(sealer.as_ref()?).wrapped_key(id))
 }
 
+/// Wipes the data key in use, where originals are not kept any more. On the backend's thread.
+pub fn wipe_data_key() {
+    SEALER.with_borrow(|sealer| {
+        if let Some(sealer) = sealer {
+            lock(sealer).wipe();
+        }
+    });
+}
+
 impl OriginalsSealer {
     /// A sealer for `recipients`. On the backend's thread.
     pub fn new(recipients: &Recipients) -> OriginalsSealer {
@@ -62,6 +71,11 @@ impl OriginalsSealer {
                 OriginalsSealer(Arc::clone(sealer.insert(Arc::new(Mutex::new(new)))))
             }
         })
+    }
+
+    /// Wipes the data key of this process if it has served its time. On any thread.
+    pub fn wipe_if_spent(&self) {
+        lock(&self.0).wipe_if_spent();
     }
 
     /// Calls `decode` with a receiver for the originals of one login, and returns what became of them.
