@@ -41,8 +41,16 @@ COMMENT ON COLUMN sqs_vault_key.created IS 'When the data key was made';
 SELECT pg_catalog.pg_extension_config_dump('sqs_vault', '');
 SELECT pg_catalog.pg_extension_config_dump('sqs_vault_key', '');
 
--- ALWAYS: what logical replication deletes, which fires no other triggers, is gone as well.
+-- ALWAYS: for a TRUNCATE that logical replication brings, and for sessions that restore with
+-- session_replication_role = replica.
 CREATE TRIGGER deleted
     AFTER DELETE OR TRUNCATE OR UPDATE OF mask ON sqs_vault
     FOR EACH STATEMENT EXECUTE FUNCTION sqs_vault_deleted();
 ALTER TABLE sqs_vault ENABLE ALWAYS TRIGGER deleted;
+
+-- Logical replication applies DELETE and UPDATE row by row, and fires no statement triggers for them. REPLICA: where
+-- there are statements, the trigger above is enough, and pruning does not pay for one call a row.
+CREATE TRIGGER deleted_by_replication
+    AFTER DELETE OR UPDATE OF mask ON sqs_vault
+    FOR EACH ROW EXECUTE FUNCTION sqs_vault_deleted();
+ALTER TABLE sqs_vault ENABLE REPLICA TRIGGER deleted_by_replication;

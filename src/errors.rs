@@ -62,6 +62,8 @@ pub enum Failure {
     ForeignTable { table: String },
     /// The ledger is on another server than `user_logins`, or is reached as somebody else.
     ForeignLedger { ledger: String, table: String },
+    /// `user_logins` is on another server, and the vault never is.
+    ForeignRows { table: String },
     /// `what` would run with the rights of the owner of a table of ours.
     ForeignCode { what: String, remedy: String },
     /// A trigger of ours that the vault relies on does not do its work.
@@ -284,6 +286,12 @@ fn report_of(failure: Failure) -> Report {
         .detail("Both must be foreign tables of one server, reached through one user mapping; \
             otherwise messages can be lost. Nothing was received.")
         .hint("Create the user mapping FOR PUBLIC, so that the ledger's owner and the caller share it."),
+        ForeignRows { table } => Report::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("sqs_vault does not commit together with foreign table {table}"),
+        )
+        .detail("A crash between the two commits would leave rows whose originals are lost. Nothing was received.")
+        .hint("Use a local table, or set user_logins_sqs.vault_recipients_file to an empty string."),
         ForeignCode { what, remedy } => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("{what} is not part of the extension"),

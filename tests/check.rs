@@ -163,6 +163,17 @@ fn rejections_of_the_last_day_are_counted() {
 }
 
 #[test]
+fn rejections_are_counted_up_to_a_bound() {
+    let database = Database::shared();
+    let mut session = database.connect();
+    session.run(
+        "INSERT INTO sqs_rejected
+         SELECT 'q', n::text, 'not JSON', '22023', 1, now(), now() FROM generate_series(1, 10002) AS n",
+    );
+    Report::here(&mut session).expect("rejections", "warning", "more than 10000 messages");
+}
+
+#[test]
 fn a_lock_that_somebody_holds_is_not_waited_for() {
     let database = Database::shared();
     let mut other = database.connect();
@@ -286,7 +297,7 @@ fn a_vault_whose_tables_cannot_be_relied_on_is_an_error() {
     let database = Database::shared();
     let mut session = database.connect();
     session.seal_for(&KeyPair::generate());
-    Report::here(&mut session).expect("tables of the vault", "ok", "trigger deleted fires");
+    Report::here(&mut session).expect("tables of the vault", "ok", "its triggers fire");
 
     for (change, words) in [
         (
@@ -311,6 +322,44 @@ fn a_vault_whose_tables_cannot_be_relied_on_is_an_error() {
         session.run(change);
         Report::here(&mut session).expect("tables of the vault", "error", words);
     }
+}
+
+#[test]
+fn rights_on_the_vault_that_row_level_security_does_not_restrict_are_a_warning() {
+    let database = Database::shared();
+    let mut session = database.connect();
+    let role = run::unique_name("role");
+    session.seal_for(&KeyPair::generate()).run(&format!(
+        "CREATE ROLE {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON sqs_vault, sqs_vault_key TO {role}"
+    ));
+    Report::here(&mut session).expect("tables of the vault", "ok", "");
+    for (rights, table, grantee) in [
+        (
+            "REFERENCES and TRUNCATE",
+            "sqs_vault",
+            format!("role {role}"),
+        ),
+        ("TRUNCATE", "sqs_vault_key", format!("role {role}")),
+        ("REFERENCES", "sqs_vault", "PUBLIC".to_owned()),
+        ("REFERENCES (mask)", "sqs_vault", format!("role {role}")),
+    ] {
+        let privileges = rights.replace(" and ", ", ");
+        let grantee_name = grantee.trim_start_matches("role ");
+        session.run(&format!("GRANT {privileges} ON {table} TO {grantee_name}"));
+        let report = Report::here(&mut session);
+        let told = format!(
+            "{grantee} has {} on table public.{table},",
+            rights.trim_end_matches(" (mask)")
+        );
+        report.expect("tables of the vault", "warning", &told);
+        let hint = report.get("tables of the vault").hint.clone().unwrap();
+        session.run(hint.trim_start_matches("Use ").trim_end_matches('.'));
+        Report::here(&mut session).expect("tables of the vault", "ok", "");
+    }
+    session.run(&format!("GRANT TRUNCATE ON sqs_vault TO {role}"));
+    session.set("user_logins_sqs.vault_recipients_file", "");
+    Report::here(&mut session).expect("tables of the vault", "ok", "off");
+    session.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
 #[test]

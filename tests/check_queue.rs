@@ -11,6 +11,7 @@ use tests::database::{Database, db_error, literal};
 use tests::localstack;
 use tests::logins;
 use tests::queue::{Counts, Queue};
+use tests::run;
 use tests::scene::Scene;
 use tests::scripted::{Answer, ScriptedSqs};
 use tests::tls::TlsFront;
@@ -493,6 +494,51 @@ fn without_a_queue_those_of_all_subscriptions_are_checked() {
     admin.run("UPDATE sqs_subscription SET workers = 20");
     admin.run("UPDATE sqs_subscription SET enabled = true");
     Report::here(&mut admin).expect("worker slots", "warning", "40 workers");
+}
+
+#[test]
+fn locks_are_not_waited_for_once_a_queue() {
+    let cluster = site_of(preloading());
+    let mut admin = admin(&cluster);
+    let sqs = ScriptedSqs::start();
+    let queues: Vec<Queue> = (0..40).map(|_| sqs.queue()).collect();
+    for queue in &queues {
+        sqs.set_attribute(queue, "MessageRetentionPeriod", 345_600);
+        admin.run(&format!(
+            "INSERT INTO sqs_subscription (queue_url, role, enabled) VALUES ({}, 'postgres', false)",
+            literal(queue.url())
+        ));
+    }
+    let mut other = Database::existing(&cluster, "postgres").connect();
+    other.run("BEGIN; LOCK TABLE sqs_queue IN ACCESS EXCLUSIVE MODE");
+
+    let begun = Instant::now();
+    let report = Report::here(&mut admin);
+    let elapsed = begun.elapsed();
+
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
+    for queue in &queues {
+        report.expect(&format!("{}: retention", queue.url()), "ok", "4 days");
+    }
+}
+
+#[test]
+fn subscriptions_that_cannot_be_read_are_an_error_of_theirs() {
+    let mut scene = Scene::shared();
+    let owner = run::unique_name("owner");
+    scene.session.run(&format!(
+        "CREATE ROLE {owner}; ALTER TABLE sqs_subscription OWNER TO {owner};
+         REVOKE SELECT ON sqs_subscription FROM {owner}"
+    ));
+
+    let report = report_on(&mut scene);
+    report.expect("subscription", "error", "permission denied");
+    report.expect("answer", "ok", "");
+    Report::here(&mut scene.session).expect("subscriptions", "error", "permission denied");
+
+    scene.session.run(&format!(
+        "REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}"
+    ));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use tests::logins;
 use tests::queue::{Counts, Queue};
 use tests::run;
 use tests::scripted::ScriptedSqs;
+use tests::vault::KeyPair;
 use tests::wait::{eventually, throughout};
 use tests::workers::{DATABASE, PROMPTLY, admin, preloading, site, site_of};
 
@@ -237,7 +238,8 @@ mod restored {
     fn a_row_written_by_hand_after_a_set_row_security_runs() {
         let cluster = site();
         let mut admin = admin(&cluster);
-        let queue = ScriptedSqs::start().queue();
+        let sqs = ScriptedSqs::start();
+        let queue = sqs.queue();
 
         admin.set("row_security", "on").subscribe(&queue);
 
@@ -450,12 +452,15 @@ mod replicated {
     #[test]
     fn the_documented_change_of_servers_loses_and_doubles_nothing() {
         const MESSAGES: usize = 2_000;
-        let (old, new) = (site_of(plan()), preloading().start());
+        let pair = KeyPair::generate();
+        let keeping =
+            |plan: Plan| plan.setting("user_logins_sqs.vault_recipients_file", &pair.file());
+        let (old, new) = (site_of(keeping(plan())), keeping(preloading()).start());
         let sqs = ScriptedSqs::start();
         let queue = sqs.queue();
         let mut blue = Named::new("blue", &old);
         let mut green = Named::new("green", &new);
-        blue.session.subscribe(&queue);
+        blue.session.close_vault().subscribe(&queue);
         let bodies = logins::good(MESSAGES);
         let mut bodies = bodies.chunks(MESSAGES / 4);
         let mut send = || queue.send(bodies.next().unwrap());
@@ -505,6 +510,10 @@ mod replicated {
         ] {
             assert_eq!(green.session.number(count), all, "{count}");
         }
+        green.session.expect_vault_agrees(&pair);
+        let recorded = "SELECT count(*) FROM sqs_queue WHERE message_retention IS NULL";
+        let recorded = green.session.number(recorded);
+        assert_eq!(recorded, 1, "the queue that blue ingested from");
     }
 
     /// Runs a command with the programs of this server in the path.

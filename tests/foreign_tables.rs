@@ -1,11 +1,17 @@
 //! `user_logins` and ledger on another server, by postgres_fdw, which commits there before Postgres commits here.
 //! Ingestion is exact where both are reached over one connection; anything else is refused unless a setting allows it.
 
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tests::check_report::Report;
 use tests::cluster::{Cluster, Stop};
 use tests::database::{Database, Session};
 use tests::logins;
 use tests::queue::{Counts, Queue};
 use tests::scripted::{Answer, ScriptedSqs};
+use tests::vault::KeyPair;
 
 /// What makes the ledger somebody else's to replace.
 const FORGET_LEDGER: &str = "DO $$ DECLARE part regclass; BEGIN
@@ -288,6 +294,50 @@ fn while_the_far_server_is_down_nothing_is_received() {
 
     scene.far_cluster.start();
     assert_eq!(scene.near.ingest(&scene.queue, 3), 3);
+}
+
+#[test]
+fn originals_of_rows_far_away_are_not_kept() {
+    let pair = KeyPair::generate();
+    let mut scene = exact_scene();
+    scene.near.seal_for(&pair);
+    scene.expect_refused("sqs_vault");
+    Report::here(&mut scene.near).expect("tables of the vault", "error", "sqs_vault");
+
+    scene.near.set("user_logins_sqs.vault_recipients_file", "");
+    assert_eq!(scene.near.ingest(&scene.queue, 3), 3);
+
+    let mut scene = self::scene();
+    scene.near.run(FAR_LOGINS).seal_for(&pair);
+    scene.near.set("user_logins_sqs.allow_foreign_table", "on");
+    scene.expect_refused("sqs_vault");
+}
+
+#[test]
+fn a_check_does_not_wait_for_a_far_server_that_hangs() {
+    const BOUND: Duration = Duration::from_secs(15);
+    let mut scene = exact_scene();
+    // Accepts, and says nothing for as long as it is there: longer than a check may take.
+    let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
+    scene.near.run(&format!(
+        "ALTER SERVER far OPTIONS (SET host '127.0.0.1', SET port '{}')",
+        hanging.local_addr().unwrap().port()
+    ));
+    let ends = thread::spawn(move || {
+        thread::sleep(BOUND);
+        drop(hanging);
+    });
+
+    let begun = Instant::now();
+    let report = Report::on(&mut scene.near, &scene.queue);
+    let elapsed = begun.elapsed();
+
+    assert!(elapsed < BOUND / 2, "{elapsed:?}");
+    for check in ["ledger", "ledger pruning"] {
+        report.expect(check, "unknown", "on another server");
+    }
+    report.expect("answer", "ok", "");
+    ends.join().unwrap();
 }
 
 /// The setting says what it costs, where people read it first.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tests::database::{Database, TextRow, db_error, literal};
 use tests::scene::Scene;
 use tests::scripted::Answer;
+use tests::vault::KeyPair;
 use tests::wait::eventually;
 use tests::{localstack, logins, run};
 
@@ -69,6 +70,31 @@ fn messages_and_tables_stay_as_they_were() {
         "{notices:?}"
     );
     assert_eq!(peek(&mut scene, "receive_count")[0], [Some("2".to_owned())]);
+}
+
+#[test]
+fn a_value_that_the_vault_does_not_keep_is_shown_as_rejected_while_it_is_on() {
+    let mut scene = Scene::shared();
+    let long = logins::login_with("long", "device_id", "x".repeat(1_100));
+    scene.queue.send(&[long]);
+    let columns = "reason, sqlstate, user_id";
+    assert_eq!(
+        peek(&mut scene, columns),
+        [[None, None, Some("long".to_owned())]]
+    );
+
+    scene.session.seal_for(&KeyPair::generate());
+
+    let reason = "device_id is longer than 1024 characters".to_owned();
+    let rejected = [[Some(reason), Some("22001".to_owned()), None]];
+    assert_eq!(peek(&mut scene, columns), rejected);
+    assert_eq!(scene.session.ingest(&scene.queue, 1), 0);
+    assert_eq!(
+        scene
+            .session
+            .rows("SELECT reason, sqlstate, NULL FROM sqs_rejected"),
+        rejected
+    );
 }
 
 #[test]

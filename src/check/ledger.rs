@@ -8,7 +8,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::SpiResult;
 
-use super::{Finding, found, text};
+use super::{Finding, found, found_here, text};
 use crate::ingest;
 use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED, SUBSCRIPTION};
 use crate::pg::{clock, query, setting};
@@ -29,7 +29,7 @@ pub fn own_tables() -> Finding {
 
 /// How large the ledger is.
 pub fn size() -> Finding {
-    found(OwnTable::find(LEDGER), |ledger| {
+    found_here(LEDGER, |ledger| {
         let (entries, size) = entries_and_size(ledger)?;
         let oldest = match oldest(ledger)? {
             None => "it is empty".to_owned(),
@@ -54,7 +54,7 @@ pub fn entries_and_size(table: &OwnTable) -> SpiResult<(i64, String)> {
 
 /// Whether what the ledger need not remember is removed.
 pub fn pruning() -> Finding {
-    found(OwnTable::find(LEDGER), |ledger| {
+    found_here(LEDGER, |ledger| {
         let retention = ingest::retention(settings::ledger_retention());
         let Some(age) = oldest(ledger)? else {
             return Ok(Finding::ok("there is nothing to prune"));
@@ -134,14 +134,18 @@ fn disabled_autovacuum(tables: &[Oid]) -> SpiResult<Option<String>> {
     })
 }
 
-/// What was rejected in the last day.
+/// What was rejected in the last day. Of millions, the latest are enough to say why, and soon read.
 pub fn rejections() -> Finding {
-    found(OwnTable::find(REJECTED), |rejected| {
+    const MOST: u64 = 10_000;
+    found_here(REJECTED, |rejected| {
         let sql = format!(
-            "SELECT pg_catalog.count(*), pg_catalog.mode() WITHIN GROUP (ORDER BY reason) FROM {} \
-             WHERE last_seen OPERATOR(pg_catalog.>) \
-                   (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => 1))",
-            rejected.name()
+            "SELECT pg_catalog.count(*), pg_catalog.mode() WITHIN GROUP (ORDER BY reason) FROM ( \
+               SELECT reason FROM {} \
+               WHERE last_seen OPERATOR(pg_catalog.>) \
+                     (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(days => 1)) \
+               ORDER BY last_seen DESC LIMIT {}) AS latest",
+            rejected.name(),
+            MOST + 1
         );
         let counted: SpiResult<(Option<i64>, Option<String>)> =
             rejected.read(|| query::two(&sql, &[]));
@@ -150,10 +154,14 @@ pub fn rejections() -> Finding {
         if count == 0 {
             return Ok(Finding::ok("none in the last 24 hours"));
         }
+        let count = if count > MOST {
+            format!("more than {}", text::count(MOST, "message"))
+        } else {
+            text::count(count, "message")
+        };
         Ok(Finding::warning(
             format!(
-                "{} in the last 24 hours, most often: {}",
-                text::count(count, "message"),
+                "{count} in the last 24 hours, most often: {}",
                 reason.unwrap_or_default()
             ),
             format!("See table {}.", rejected.name()),

@@ -14,20 +14,26 @@ mod user_logins;
 mod vault;
 mod workers;
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::spi::SpiResult;
 
 use crate::errors::{Failure, SEE_CHECK};
+use crate::own_tables::OwnTable;
 use crate::pg::error::Caught;
 use crate::pg::or_raise::OrRaise;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::subtransaction::attempt;
 
-/// How long a check waits for a lock that another session holds.
+/// How long a look waits for a lock that another session holds.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How long all looks may take before none of them waits for a lock any more: there may be hundreds.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A row of `sqs_check`.
 pub struct Check {
@@ -38,6 +44,7 @@ pub struct Check {
 }
 
 /// What a check found.
+#[derive(Clone)]
 pub struct Finding {
     pub status: Status,
     pub detail: String,
@@ -146,14 +153,15 @@ const HERE: &[(&str, Look)] = &[
 
 /// Looks at everything that needs no queue, and at the queue `queue_url`, or at those of all subscriptions.
 pub fn all(queue_url: Option<&str>) -> Vec<Check> {
+    let guard = Guard::new();
     let mut checks: Vec<Check> = HERE
         .iter()
         .map(|(name, look)| Check {
             name: (*name).to_owned(),
-            finding: guarded(look),
+            finding: guard.find(look),
         })
         .collect();
-    checks.extend(queues::checks(queue_url));
+    checks.extend(queues::checks(queue_url, &guard));
     checks
 }
 
@@ -165,10 +173,52 @@ fn found<T>(there: Result<T, Failure>, look: impl FnOnce(&T) -> SpiResult<Findin
     }
 }
 
-/// What `look` finds, in a subtransaction of its own: an error that it raises is a finding, too. Only what ends the
-/// call is raised: a cancel, a termination.
-fn guarded(look: impl FnOnce() -> Finding) -> Finding {
-    attempt(|| with_lock_timeout(LOCK_TIMEOUT, look)).unwrap_or_else(finding_of_error)
+/// What `look` finds about a table of the extension's that is on this server. A foreign one is not asked: its host may
+/// hang, and Postgres 15 waits for a connection without looking at interrupts.
+fn found_here(name: &CStr, look: impl FnOnce(&OwnTable) -> SpiResult<Finding>) -> Finding {
+    found(OwnTable::find(name), |table| {
+        if table.is_elsewhere() {
+            return Ok(Finding::unknown(
+                format!(
+                    "table {} is on another server, which was not asked",
+                    table.name()
+                ),
+                "Use sqs_check() on that server.",
+            ));
+        }
+        look(table)
+    })
+}
+
+/// Keeps what a look raises, and the locks that it waits for, from ending a call or holding it up.
+struct Guard {
+    /// What is left of [`PATIENCE`].
+    patience: Cell<Duration>,
+}
+
+impl Guard {
+    fn new() -> Guard {
+        Guard {
+            patience: Cell::new(PATIENCE),
+        }
+    }
+
+    /// What `look` finds.
+    fn find(&self, look: impl FnOnce() -> Finding) -> Finding {
+        self.run(look).unwrap_or_else(|finding| finding)
+    }
+
+    /// Runs `look` in a subtransaction of its own: an error that it raises is a finding. Only what ends the call is
+    /// raised: a cancel, a termination.
+    fn run<T>(&self, look: impl FnOnce() -> T) -> Result<T, Finding> {
+        let begun = Instant::now();
+        let left = self.patience.get();
+        // Zero would mean to wait without a limit.
+        let timeout = left.clamp(Duration::from_millis(1), LOCK_TIMEOUT);
+        let outcome = attempt(|| with_lock_timeout(timeout, look));
+        self.patience.set(left.saturating_sub(begun.elapsed()));
+        outcome.map_err(finding_of_error)
+    }
 }
 
 fn finding_of_error(error: Caught) -> Finding {
@@ -178,6 +228,10 @@ fn finding_of_error(error: Caught) -> Finding {
         ERRCODE_LOCK_NOT_AVAILABLE => Finding::unknown(
             "another session holds a lock that this check waits for",
             "Try again; pg_locks shows who holds it.",
+        ),
+        ERRCODE_INSUFFICIENT_PRIVILEGE => Finding::error(
+            format!("{}: {}", error.state(), error.message()),
+            "GRANT the privilege; on a table of the extension its owner needs it, too.",
         ),
         _ => Finding::of(
             Status::Error,

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use queue::{Examination, Queue, QueueUrl};
 
-use super::{Check, Finding, guarded, remote, text, workers};
+use super::{Check, Finding, Guard, found_here, remote, text, workers};
 use crate::errors::Failure;
 use crate::ingest::{allowed_queue, note_retention};
 use crate::io_thread;
-use crate::own_tables::{OwnTable, QUEUE};
+use crate::own_tables::QUEUE;
 use crate::pg::database;
 use crate::worker::subscription::Subscription;
 
-/// How long examinations may take. The rest of a check needs a second or two at most, so that all of it ends within 15
-/// s.
+/// How long examinations may take. The rest of a check needs two or three seconds at most, so that all of it ends
+/// within 15 s.
 const LIMIT: Duration = Duration::from_secs(11);
 
 /// How much later than that they are given up.
@@ -24,15 +24,20 @@ struct Subject {
     /// What distinguishes its checks from those of other queues; empty if there is only one.
     prefix: String,
     url: String,
-    subscription: Option<Subscription>,
+    /// None: nobody subscribed to it. What keeps it from being found out is a finding.
+    subscription: Result<Option<Subscription>, Finding>,
 }
 
 /// The checks of the queue `queue_url`, or of those of all subscriptions.
-pub fn checks(queue_url: Option<&str>) -> Vec<Check> {
-    let subscriptions = workers::subscriptions().unwrap_or_default();
-    let subjects: Vec<Subject> = match queue_url {
-        Some(url) => vec![Subject::named(url, subscriptions)],
-        None => subscriptions.into_iter().map(Subject::subscribed).collect(),
+pub fn checks(queue_url: Option<&str>, guard: &Guard) -> Vec<Check> {
+    let subscriptions = guard.run(workers::subscriptions).flatten();
+    let subjects: Vec<Subject> = match (queue_url, subscriptions) {
+        (Some(url), subscriptions) => vec![Subject::named(url, subscriptions)],
+        (None, Ok(subscriptions)) => subscriptions.into_iter().map(Subject::subscribed).collect(),
+        (None, Err(finding)) => {
+            let name = "subscriptions".to_owned();
+            return vec![Check { name, finding }];
+        }
     };
     let queues: Vec<Result<Queue, Failure>> = subjects.iter().map(Subject::queue).collect();
     let allowed: Vec<&Queue> = queues.iter().flatten().collect();
@@ -46,11 +51,11 @@ pub fn checks(queue_url: Option<&str>) -> Vec<Check> {
     };
     let mut checks = Vec::new();
     for (subject, queue) in subjects.iter().zip(queues) {
-        checks.push(subject.subscription());
+        checks.push(subject.subscription(guard));
         match queue {
             Ok(queue) => {
                 checks.push(subject.check("queue URL", of_url(&queue)));
-                checks.extend(subject.remote_checks(&queue, examinations.next().flatten()));
+                checks.extend(subject.remote_checks(&queue, examinations.next().flatten(), guard));
             }
             Err(failure) => checks.push(subject.check("queue URL", failure.into())),
         }
@@ -71,11 +76,11 @@ fn examine(queues: &[&Queue]) -> Result<Vec<Option<Examination>>, Failure> {
 }
 
 impl Subject {
-    fn named(url: &str, subscriptions: Vec<Subscription>) -> Subject {
+    fn named(url: &str, subscriptions: Result<Vec<Subscription>, Finding>) -> Subject {
         let url =
             QueueUrl::parse(url).map_or_else(|_| url.to_owned(), |url| url.as_str().to_owned());
         Subject {
-            subscription: subscriptions.into_iter().find(|s| s.queue_url == url),
+            subscription: subscriptions.map(|all| all.into_iter().find(|s| s.queue_url == url)),
             prefix: String::new(),
             url,
         }
@@ -85,7 +90,7 @@ impl Subject {
         Subject {
             prefix: format!("{}: ", subscription.queue_url),
             url: subscription.queue_url.clone(),
-            subscription: Some(subscription),
+            subscription: Ok(Some(subscription)),
         }
     }
 
@@ -101,18 +106,24 @@ impl Subject {
         }
     }
 
-    fn subscription(&self) -> Check {
-        let finding = guarded(|| match &self.subscription {
-            Some(subscription) => workers::of_subscription(subscription),
-            None => {
+    fn subscription(&self, guard: &Guard) -> Check {
+        let finding = guard.find(|| match &self.subscription {
+            Ok(Some(subscription)) => workers::of_subscription(subscription),
+            Ok(None) => {
                 Finding::ok("none: messages are ingested when sqs_ingest or sqs_drain is called")
             }
+            Err(finding) => finding.clone(),
         });
         self.check("subscription", finding)
     }
 
     /// What the examination found.
-    fn remote_checks(&self, queue: &Queue, found: Option<Examination>) -> Vec<Check> {
+    fn remote_checks(
+        &self,
+        queue: &Queue,
+        found: Option<Examination>,
+        guard: &Guard,
+    ) -> Vec<Check> {
         let Some(found) = found else {
             let finding = Finding::unknown(
                 format!(
@@ -124,7 +135,7 @@ impl Subject {
             return vec![self.check("answer", finding)];
         };
         if let Some(retention) = found.longest_retention() {
-            remember(&self.url, retention);
+            remember(&self.url, retention, guard);
         }
         let findings = remote::findings(queue, &found);
         findings
@@ -135,14 +146,13 @@ impl Subject {
 }
 
 /// Lets the ledger's expiry follow the queue. It is the only thing that is written here, and not worth an error.
-fn remember(queue_url: &str, retention: Duration) {
+fn remember(queue_url: &str, retention: Duration, guard: &Guard) {
     if !database::is_in_recovery() && !database::is_read_only() {
-        guarded(|| match OwnTable::find(QUEUE) {
-            Ok(table) => {
-                note_retention(&table, queue_url, retention);
-                Finding::ok("")
-            }
-            Err(failure) => failure.into(),
+        guard.find(|| {
+            found_here(QUEUE, |table| {
+                note_retention(table, queue_url, retention);
+                Ok(Finding::ok(""))
+            })
         });
     }
 }

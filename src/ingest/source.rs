@@ -8,12 +8,12 @@ use queue::{Queue, QueueUrl, Receive};
 use std::time::Duration;
 use vault::Recipients;
 
-use super::reader::Reader;
+use super::reader::{Keep, Reader};
 use crate::errors::Failure;
 use crate::mask_keys::{MaskKey, MaskKeys};
 use crate::settings::{self, AppVersionEncoding};
 use crate::stat::QueueStat;
-use crate::vault::{OriginalsSealer, recipients};
+use crate::vault::{recipients, sealer, wipe_data_key};
 
 /// A queue to ingest from.
 pub struct Source {
@@ -94,13 +94,23 @@ impl Source {
 
     /// A reader for its messages.
     pub fn reader(&self) -> Reader {
-        let sealer = self.terms.recipients.as_ref().map(OriginalsSealer::new);
-        Reader::new(self.decoder(), sealer)
+        let originals = match &self.terms.recipients {
+            None => {
+                wipe_data_key();
+                Keep::Nothing
+            }
+            Some(recipients) => Keep::Sealed(sealer(recipients)),
+        };
+        Reader::new(self.decoder(), originals)
     }
 
-    /// A reader for messages that are only looked at.
+    /// A reader for messages that are only looked at, which rejects what [`reader`](Source::reader) does.
     pub fn reader_without_originals(&self) -> Reader {
-        Reader::new(self.decoder(), None)
+        let originals = match &self.terms.recipients {
+            None => Keep::Nothing,
+            Some(_) => Keep::NothingButCheck,
+        };
+        Reader::new(self.decoder(), originals)
     }
 
     fn decoder(&self) -> Decoder {

@@ -41,7 +41,7 @@ impl Target {
     pub fn check(keeps_originals: bool) -> Result<Target, Failure> {
         let target = Target::check_for(c"sqs_ingest()")?;
         if keeps_originals {
-            vault::check()?;
+            check_vault()?;
         }
         Ok(target)
     }
@@ -102,6 +102,23 @@ impl Target {
         }
         Statements::prepared(self).touch();
         Ok(())
+    }
+}
+
+/// Checks that the vault takes the originals of rows, in their transaction: a foreign table's rows are committed before
+/// those of the vault, which is always here.
+///
+/// # Errors
+/// Those of [`vault::check`], and [`Failure::ForeignRows`].
+pub fn check_vault() -> Result<(), Failure> {
+    vault::check()?;
+    let schema = extension::schema(EXTENSION).ok_or(Failure::NotInstalled)?;
+    match relation::find(schema, USER_LOGINS) {
+        Some(user_logins) if !foreign_servers(user_logins).is_empty() => {
+            let table = relation::qualified_name(schema, USER_LOGINS);
+            Err(Failure::ForeignRows { table })
+        }
+        _ => Ok(()),
     }
 }
 

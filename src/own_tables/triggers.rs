@@ -35,7 +35,7 @@ pub fn idle(relation: Oid, table: &CStr, qualified_name: &str) -> Option<IdleTri
             .map(|trigger| trigger.enabled)
     };
     let ours = OWN_TRIGGERS.iter().filter(|own| own.table == table);
-    let idle = ours.filter(|own| enabled(own) < Some(own.enabled));
+    let idle = ours.filter(|own| !enabled(own).is_some_and(|now| now.covers(own.enabled)));
     let own = idle.min_by_key(|own| own.name)?;
     Some(IdleTrigger::new(own, enabled(own), qualified_name))
 }
@@ -53,17 +53,24 @@ impl IdleTrigger {
     /// `enabled` is where the trigger fires; none where it is gone.
     fn new(own: &OwnTrigger, enabled: Option<Enabled>, table: &str) -> IdleTrigger {
         let name = own.name;
-        let problem = match enabled {
-            None => "does not exist",
-            Some(Enabled::NotHere) => "is not enabled",
-            Some(_) => "is not enabled ALWAYS, so it does not fire for replicated changes",
-        };
-        let remedy = match (enabled, own.enabled) {
-            (None, _) => "Create it as the extension's installation script does.".to_owned(),
-            (_, Enabled::Always) => {
-                format!("Use ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}.")
+        let problem = match (enabled, own.enabled) {
+            (None, _) => "does not exist",
+            (Some(Enabled::Here), Enabled::Always) => {
+                "is not enabled ALWAYS, so it does not fire for replicated changes"
             }
-            _ => format!("Use ALTER TABLE {table} ENABLE TRIGGER {name}."),
+            (Some(Enabled::Here), Enabled::InReplicas) => {
+                "is not enabled REPLICA, so it does not fire for replicated changes"
+            }
+            _ => "is not enabled",
+        };
+        let how = match own.enabled {
+            Enabled::Always => "ENABLE ALWAYS",
+            Enabled::InReplicas => "ENABLE REPLICA",
+            Enabled::Here | Enabled::Nowhere => "ENABLE",
+        };
+        let remedy = match enabled {
+            None => "Create it as the extension's installation script does.".to_owned(),
+            Some(_) => format!("Use ALTER TABLE {table} {how} TRIGGER {name}."),
         };
         IdleTrigger {
             problem: format!("trigger {name} on table {table} {problem}"),
@@ -86,7 +93,7 @@ struct OwnTrigger {
 }
 
 /// All triggers that sql/ makes.
-const OWN_TRIGGERS: [OwnTrigger; 4] = {
+const OWN_TRIGGERS: [OwnTrigger; 5] = {
     use pgrx::pg_sys::{
         TRIGGER_TYPE_BEFORE as BEFORE, TRIGGER_TYPE_DELETE as DELETE,
         TRIGGER_TYPE_INSERT as INSERT, TRIGGER_TYPE_ROW as ROW, TRIGGER_TYPE_TRUNCATE as TRUNCATE,
@@ -125,6 +132,14 @@ const OWN_TRIGGERS: [OwnTrigger; 4] = {
             kind: UPDATE | DELETE | TRUNCATE,
             columns: &[VAULT_MASK],
             enabled: Enabled::Always,
+        },
+        OwnTrigger {
+            table: VAULT,
+            name: "deleted_by_replication",
+            function: "sqs_vault_deleted",
+            kind: ROW | UPDATE | DELETE,
+            columns: &[VAULT_MASK],
+            enabled: Enabled::InReplicas,
         },
     ]
 };

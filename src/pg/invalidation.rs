@@ -9,12 +9,24 @@ use pgrx::pg_sys::{self, Datum, Oid};
 thread_local! {
     static WATCHED: Cell<Oid> = const { Cell::new(pg_sys::InvalidOid) };
     static CHANGES: Cell<u64> = const { Cell::new(0) };
+    /// The last relation that was announced, and the full id of the (sub)transaction that did.
+    static ANNOUNCED: Cell<(Oid, u64)> = const { Cell::new((pg_sys::InvalidOid, 0)) };
     static IS_REGISTERED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Tells every process that `relation` has changed, once the current transaction commits. This one knows when the
-/// command ends.
+/// Tells every process that `relation` has changed, once the current transaction commits. This one knows at once.
+///
+/// A (sub)transaction that has written needs to say so once, whatever else it does: the others learn of it when it
+/// commits. Each further message would be WAL, and would have this process build the relation's cache entry again.
 pub fn announce_change(relation: Oid) {
+    if relation == WATCHED.get() {
+        note_change();
+    }
+    // SAFETY: in a transaction, as every caller is, which this gives an id if it has none.
+    let transaction = unsafe { pg_sys::GetCurrentFullTransactionId() }.value;
+    if ANNOUNCED.replace((relation, transaction)) == (relation, transaction) {
+        return;
+    }
     // SAFETY: queues the message until the transaction ends; raises an error if the relation does not exist.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
 }

@@ -160,14 +160,23 @@ pub struct Trigger {
 }
 
 /// In which sessions a trigger fires.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Enabled {
-    /// In none, or in those that apply replication only.
-    NotHere,
+    /// In none.
+    Nowhere,
+    /// In those that apply replication only.
+    InReplicas,
     /// In all but those that apply replication.
     Here,
     /// In all.
     Always,
+}
+
+impl Enabled {
+    /// Whether it fires in all sessions in which one that is enabled as `other` does.
+    pub fn covers(self, other: Enabled) -> bool {
+        self == other || self == Enabled::Always || other == Enabled::Nowhere
+    }
 }
 
 /// All triggers of the relation, those that enforce foreign keys included.
@@ -193,7 +202,8 @@ pub fn triggers(relation: pg_sys::Oid) -> Vec<Trigger> {
                 enabled: match trigger.tgenabled as u8 {
                     pg_sys::TRIGGER_FIRES_ALWAYS => Enabled::Always,
                     pg_sys::TRIGGER_FIRES_ON_ORIGIN => Enabled::Here,
-                    _ => Enabled::NotHere,
+                    pg_sys::TRIGGER_FIRES_ON_REPLICA => Enabled::InReplicas,
+                    _ => Enabled::Nowhere,
                 },
             })
             .collect()

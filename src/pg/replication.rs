@@ -3,10 +3,12 @@
 
 use std::ffi::CStr;
 
+use pgrx::spi::SpiResult;
 use pgrx::{Spi, pg_sys};
 
 use super::identity::as_role;
 use super::or_raise::OrRaise;
+use super::query;
 
 /// Flags of `WalSndCtlData.sync_standbys_status`: the checkpointer has set it, and it found that there are standbys to
 /// wait for.
@@ -55,6 +57,15 @@ fn wait_mode() -> Option<usize> {
 pub fn is_replica() -> bool {
     // SAFETY: as in `wait_mode`.
     unsafe { pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32 }
+}
+
+/// Whether a subscription of logical replication brings rows of the relation here. Every role may read the catalog.
+pub fn is_subscribed(relation: pg_sys::Oid) -> bool {
+    let found: SpiResult<Option<bool>> = query::one(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_subscription_rel WHERE srrelid OPERATOR(pg_catalog.=) $1)",
+        &[relation.into()],
+    );
+    found.or_raise() == Some(true)
 }
 
 /// Whether commits of this session wait for a synchronous standby.

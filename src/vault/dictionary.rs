@@ -39,10 +39,11 @@ pub fn check() -> Result<(), Failure> {
         table.check()?;
         check_open_to_its_owner_only(table)?;
     }
-    match vault.idle_trigger() {
-        None => Ok(()),
-        Some(trigger) => Err(Failure::IdleTrigger(trigger)),
+    if let Some(trigger) = vault.idle_trigger() {
+        return Err(Failure::IdleTrigger(trigger));
     }
+    // What keeps the statements from being prepared would otherwise come up at COMMIT.
+    Dictionary::prepared().map(drop)
 }
 
 /// Rights on all tables, which roles have for other reasons, must not be enough to read or write these two: row-level
@@ -129,17 +130,19 @@ impl Dictionary {
             keys.name()
         );
         let key_types = [UUIDOID, BYTEAOID, TEXTARRAYOID, TIMESTAMPTZOID].map(PgOid::BuiltIn);
-        Spi::connect(|client| {
-            let prepare = |sql: &str, types: &[PgOid]| -> SpiResult<OwnedPreparedStatement> {
-                Ok(client.prepare_mut(sql, types)?.keep())
-            };
-            Ok(Dictionary {
-                insert_missing: prepare(&insert_missing, &types)?,
-                bring_up_to_date: prepare(&bring_up_to_date, &types)?,
-                insert_key: prepare(&insert_key, &key_types)?,
-                vault,
-                keys,
+        // As the owner, whom row-level security does not concern: where row_security is off, a statement that it does
+        // concern is not even analyzed.
+        let prepare = |of: &OwnTable, sql: &str, types: &[PgOid]| {
+            of.read(|| {
+                Spi::connect(|client| client.prepare_mut(sql, types).map(|plan| plan.keep()))
             })
+        };
+        Ok(Dictionary {
+            insert_missing: prepare(&vault, &insert_missing, &types)?,
+            bring_up_to_date: prepare(&vault, &bring_up_to_date, &types)?,
+            insert_key: prepare(&keys, &insert_key, &key_types)?,
+            vault,
+            keys,
         })
     }
 

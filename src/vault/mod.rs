@@ -16,7 +16,8 @@
 //! 4. [`known`]: when the transaction commits, what the vault has already is left out,
 //! 5. [`dictionary`]: and the rest is written.
 //!
-//! [`prune`] deletes what was not seen for long, and what is to be forgotten.
+//! [`spent`] wipes the data keys of processes that are idle. [`prune`] deletes what was not seen for long, and what is
+//! to be forgotten.
 //!
 //! # Why at commit
 //!
@@ -32,12 +33,14 @@ mod originals;
 mod pending;
 mod prune;
 mod recipients;
+mod spent;
 
 pub use dictionary::check;
-pub use originals::{Originals, OriginalsSealer, vault_mask};
+pub use originals::{Originals, OriginalsSealer, check_length, vault_mask, wipe_data_key};
 pub use pending::write_at_commit;
 pub use prune::{forget, prune};
 pub use recipients::recipients;
+pub use spent::sealer;
 
 /// Days since 2000-01-01 UTC, as a `date` has them.
 type Day = i32;

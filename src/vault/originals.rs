@@ -49,6 +49,15 @@ pub fn wrapped_key(id: KeyId) -> Option<Arc<WrappedKey>> {
     SEALER.with_borrow(|sealer| lock(sealer.as_ref()?).wrapped_key(id))
 }
 
+/// Wipes the data key in use, where originals are not kept any more. On the backend's thread.
+pub fn wipe_data_key() {
+    SEALER.with_borrow(|sealer| {
+        if let Some(sealer) = sealer {
+            lock(sealer).wipe();
+        }
+    });
+}
+
 impl OriginalsSealer {
     /// A sealer for `recipients`. On the backend's thread.
     pub fn new(recipients: &Recipients) -> OriginalsSealer {
@@ -64,6 +73,11 @@ impl OriginalsSealer {
         })
     }
 
+    /// Wipes the data key of this process if it has served its time. On any thread.
+    pub fn wipe_if_spent(&self) {
+        lock(&self.0).wipe_if_spent();
+    }
+
     /// Calls `decode` with a receiver for the originals of one login, and returns what became of them.
     pub fn with<R>(
         &self,
@@ -73,9 +87,7 @@ impl OriginalsSealer {
         let mut sealed = Box::new([None, None]);
         let mut error = None;
         let decoded = decode(&mut |field, mask, original| {
-            if original.len() > LONGEST && original.chars().count() > LONGEST {
-                return Err(Rule::TooLong { max: LONGEST });
-            }
+            check_length(original)?;
             let (kind, place) = match field {
                 Masked::Ip => (Kind::Ip, 0),
                 Masked::DeviceId => (Kind::DeviceId, 1),
@@ -92,6 +104,17 @@ impl OriginalsSealer {
         };
         (decoded, originals)
     }
+}
+
+/// Whether the vault takes an original of this length.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_length(original: &str) -> Result<(), Rule> {
+    if original.len() > LONGEST && original.chars().count() > LONGEST {
+        return Err(Rule::TooLong { max: LONGEST });
+    }
+    Ok(())
 }
 
 /// A panic elsewhere leaves no half-made data key: sealing makes one in a single step.

@@ -12,14 +12,21 @@ use crate::own_tables::{OwnTable, VAULT, VAULT_KEY};
 use crate::pg::array::{self, rows_of};
 use crate::pg::clock;
 use crate::pg::or_raise::OrRaise;
+use crate::pg::replication::is_subscribed;
 use crate::pg::transaction::has_fixed_snapshot;
 
 /// Deletes at most `most` entries of values that were not seen for `retention` (zero: none), and the data keys that
-/// seal nothing any more; returns how many entries. None where the extension is not installed.
+/// seal nothing any more; returns how many entries. None where the extension is not installed, or logical replication
+/// brings the vault here.
 pub fn prune(retention: Duration, most: i64) -> i64 {
     let (Ok(vault), Ok(keys)) = (OwnTable::find(VAULT), OwnTable::find(VAULT_KEY)) else {
         return 0;
     };
+    // The publisher prunes, and what it deletes is deleted here. An entry that goes here first would be missing if it
+    // is seen there in time, and a data key that comes before what it seals looks unused.
+    if is_subscribed(vault.oid()) || is_subscribed(keys.oid()) {
+        return 0;
+    }
     let deleted = if retention.is_zero() {
         Ok(0)
     } else {
@@ -37,7 +44,7 @@ pub fn prune(retention: Duration, most: i64) -> i64 {
 pub fn forget(masks: &[vault::Mask]) -> Result<i64, Failure> {
     let (vault, keys) = (OwnTable::find(VAULT)?, OwnTable::find(VAULT_KEY)?);
     let deleted = delete_masks(&vault, masks).or_raise();
-    if deleted > 0 {
+    if deleted > 0 && !is_subscribed(keys.oid()) {
         delete_unused_keys(&vault, &keys).or_raise();
     }
     Ok(deleted)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,6 +52,28 @@ impl KeyPair {
     /// A file of recipients with this one alone.
     pub fn file(&self) -> String {
         recipients_file(&format!("# of a test\n{}\n", self.recipient))
+    }
+
+    /// The data key in a wrapped one, which is in hex digits.
+    pub fn unwrap(&self, wrapped: &str) -> Vec<u8> {
+        let digits = wrapped.as_bytes().chunks(2);
+        let wrapped: Vec<u8> = digits
+            .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect();
+        let identity: Identity = fs::read_to_string(&self.identity)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        let identities = [&identity as &dyn age::Identity];
+        let mut data_key = Vec::new();
+        age::Decryptor::new(&wrapped[..])
+            .unwrap()
+            .decrypt(identities.into_iter())
+            .unwrap()
+            .read_to_end(&mut data_key)
+            .unwrap();
+        data_key
     }
 
     /// Opens what the vault of the session's database holds, as its owner exports it.

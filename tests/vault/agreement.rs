@@ -2,6 +2,7 @@
 //! users.
 
 use std::thread;
+use std::time::Duration;
 
 use tests::cluster::Cluster;
 use tests::database::{Database, Session, db_error};
@@ -280,6 +281,94 @@ fn a_killed_session_leaves_vault_and_rows_agreeing() {
     cluster.start();
     let mut session = database.connect();
     assert_eq!(session.logins(), 20);
+    session.expect_vault_agrees(&pair);
+}
+
+#[test]
+fn a_session_killed_while_it_commits_leaves_vault_and_rows_agreeing() {
+    let cluster = Cluster::private();
+    let database = Database::with_extension(&cluster);
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    let pair = KeyPair::generate();
+    let connect = || {
+        let mut session = database.connect();
+        session.seal_for(&pair);
+        session
+    };
+
+    // Before the commit record: some entries are written, another one is waited for.
+    let (mut session, mut holder) = (connect(), database.connect());
+    let mut originals: Vec<String> = (0..5)
+        .map(|user| originals_of(&format!("user-{user}"))[0].clone())
+        .collect();
+    originals.sort_by_key(|original| {
+        holder.text(&format!("SELECT encode(sha256('{original}'), 'hex')"))
+    });
+    holder.run(&format!(
+        "BEGIN; INSERT INTO sqs_vault
+         SELECT encode(sha256('{}'), 'hex'), 'ip', gen_random_uuid(), '', now(), now()",
+        originals[4]
+    ));
+    queue.send(&logins_of(0..5));
+    let pid = session.pid();
+    thread::scope(|scope| {
+        let ingest = scope.spawn(|| session.try_ingest(&queue, 5, 1));
+        holder.expect_waiting(pid);
+        cluster.kill_backend(pid);
+        assert!(ingest.join().unwrap().is_err());
+    });
+    let mut session = connect();
+    assert_eq!(session.logins(), 0);
+    assert!(session.vault_masks().is_empty());
+
+    // After the commit record, when nobody sees it yet.
+    server.reveal_all(&queue);
+    let mut observer = database.connect();
+    observer.run("SET synchronous_commit = local");
+    observer.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    observer.run("SELECT pg_reload_conf()");
+    let pid = session.pid();
+    thread::scope(|scope| {
+        let ingest = scope.spawn(|| session.try_ingest(&queue, 5, 1));
+        tests::wait::eventually(
+            "the session waits for the standby",
+            Duration::from_secs(20),
+            || {
+                observer.text(&format!(
+                    "SELECT wait_event FROM pg_stat_activity WHERE pid = {pid}"
+                ))
+            },
+            |event| event.as_deref() == Some("SyncRep"),
+        );
+        cluster.kill_backend(pid);
+        assert!(ingest.join().unwrap().is_err());
+    });
+    let mut observer = database.connect();
+    observer.run("SET synchronous_commit = local");
+    observer.run("ALTER SYSTEM RESET synchronous_standby_names");
+    observer.run("SELECT pg_reload_conf()");
+    assert_eq!(observer.logins(), 5);
+    observer.expect_vault_agrees(&pair);
+
+    // Anywhere, while one short transaction follows the other.
+    queue.send(&logins_of(5..2_005));
+    for round in 0..6 {
+        server.reveal_all(&queue);
+        let mut session = connect();
+        let pid = session.pid();
+        thread::scope(|scope| {
+            let drain = format!("CALL sqs_drain('{}', 10)", queue.url());
+            scope.spawn(move || session.try_run(&drain));
+            thread::sleep(Duration::from_millis(40 + 13 * round));
+            cluster.kill_backend(pid);
+        });
+        database.connect().expect_vault_agrees(&pair);
+    }
+    server.reveal_all(&queue);
+    let mut session = connect();
+    session.run(&format!("CALL sqs_drain('{}')", queue.url()));
+    assert_eq!(session.logins(), 2_005);
     session.expect_vault_agrees(&pair);
 }
 

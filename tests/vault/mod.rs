@@ -10,6 +10,7 @@ use tests::vault::KeyPair;
 mod agreement;
 mod forgetting;
 mod opening;
+mod replicated;
 mod rights;
 mod settings;
 mod workers;

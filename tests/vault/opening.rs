@@ -2,9 +2,11 @@
 
 use std::process::Stdio;
 
+use tests::check_report::Report;
 use tests::cluster::Cluster;
 use tests::database::Database;
 use tests::logins;
+use tests::run;
 use tests::vault::{KeyPair, recipients_file};
 
 use super::{logins_of, originals_of, scene};
@@ -195,6 +197,10 @@ fn a_restored_dump_opens() {
     let scene = scene();
     let mut session = scene.connect();
     scene.ingest(&mut session, &["a", "b"]);
+    let role = run::unique_name("reader");
+    session.run(&format!(
+        "CREATE ROLE {role} LOGIN; GRANT SELECT ON sqs_vault, sqs_vault_key TO {role}"
+    ));
     let cluster = Cluster::shared();
     let mut dump = cluster
         .client_program("pg_dump")
@@ -219,9 +225,30 @@ fn a_restored_dump_opens() {
 
     let mut session = restored.connect();
     session.expect_vault_agrees(&scene.pair);
+    // A dump brings the rights that were granted, and not what closed the tables to them.
+    let mut reader = restored.connect_as(&role);
+    let entries = "SELECT count(*) FROM sqs_vault";
+    assert_eq!(reader.number(entries), 4);
+    let is_open = "row-level security is not enabled for table public.sqs_vault";
+    Report::here(&mut session).expect("tables of the vault", "warning", is_open);
+    session.set("user_logins_sqs.vault_recipients_file", scene.pair.file());
+    Report::here(&mut session).expect("tables of the vault", "error", is_open);
+    scene.send(&["a", "c"]);
+    let calls = scene.server.calls().len();
+    let error = session.ingest_error(&scene.queue, 2);
+    assert_eq!(error.code().code(), "55000", "{error:?}");
+    assert_eq!(scene.server.calls().len(), calls);
+    // The documentation says to do this at once.
+    session.run(
+        "ALTER TABLE sqs_vault ENABLE ROW LEVEL SECURITY; ALTER TABLE sqs_vault_key ENABLE ROW LEVEL SECURITY",
+    );
+    assert_eq!(reader.number(entries), 0);
     // And it goes on from there.
-    session.seal_for(&scene.pair);
-    scene.ingest(&mut session, &["a", "c"]);
+    assert_eq!(session.ingest(&scene.queue, 2), 2);
     session.expect_vault_agrees(&scene.pair);
     assert_eq!(session.vault_masks().len(), 6);
+    for database in [&restored, &scene.database] {
+        database.connect().run(&format!("DROP OWNED BY {role}"));
+    }
+    session.run(&format!("DROP ROLE {role}"));
 }

@@ -132,7 +132,6 @@ fn code_of_others_on_the_vault_stops_every_call_before_it_receives() {
 
 #[test]
 fn a_trigger_of_the_vault_that_does_not_fire_stops_every_call_before_it_receives() {
-    let deleted = "trigger deleted on table public.sqs_vault";
     for (ddl, problem, repair) in [
         (
             "ALTER TABLE sqs_vault DISABLE TRIGGER deleted",
@@ -154,11 +153,33 @@ fn a_trigger_of_the_vault_that_does_not_fire_stops_every_call_before_it_receives
             "does not exist",
             "Create it",
         ),
+        (
+            "ALTER TABLE sqs_vault ENABLE TRIGGER deleted_by_replication",
+            "is not enabled REPLICA, so it does not fire for replicated changes",
+            "ALTER TABLE public.sqs_vault ENABLE REPLICA TRIGGER deleted_by_replication",
+        ),
+        (
+            "ALTER TABLE sqs_vault DISABLE TRIGGER deleted_by_replication",
+            "is not enabled",
+            "ALTER TABLE public.sqs_vault ENABLE REPLICA TRIGGER deleted_by_replication",
+        ),
+        (
+            "DROP TRIGGER deleted_by_replication ON sqs_vault",
+            "does not exist",
+            "Create it",
+        ),
     ] {
+        let trigger = match ddl.contains("deleted_by_replication") {
+            true => "deleted_by_replication",
+            false => "deleted",
+        };
         let scene = scene();
         let mut session = scene.connect();
-        let definition = "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'deleted'";
-        let definition = session.text(definition).unwrap();
+        let definition = session
+            .text(&format!(
+                "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = '{trigger}'"
+            ))
+            .unwrap();
         session.run(ddl);
         scene.send(&["a"]);
 
@@ -167,7 +188,10 @@ fn a_trigger_of_the_vault_that_does_not_fire_stops_every_call_before_it_receives
 
         for error in [ingest, drain] {
             assert_eq!(error.code().code(), "55000", "{error:?}");
-            assert_eq!(error.message(), format!("{deleted} {problem}"));
+            assert_eq!(
+                error.message(),
+                format!("trigger {trigger} on table public.sqs_vault {problem}")
+            );
             assert!(error.detail().is_some(), "{error:?}");
             assert!(error.hint().unwrap().contains(repair), "{error:?}");
         }
@@ -176,7 +200,10 @@ fn a_trigger_of_the_vault_that_does_not_fire_stops_every_call_before_it_receives
         if problem == "does not exist" {
             session.run(&definition);
         }
-        session.run("ALTER TABLE public.sqs_vault ENABLE ALWAYS TRIGGER deleted");
+        session.run(
+            "ALTER TABLE public.sqs_vault ENABLE ALWAYS TRIGGER deleted;
+             ALTER TABLE public.sqs_vault ENABLE REPLICA TRIGGER deleted_by_replication",
+        );
         assert_eq!(session.ingest(&scene.queue, 1), 1);
         session.expect_vault_agrees(&scene.pair);
     }
@@ -199,4 +226,63 @@ fn a_trigger_that_comes_in_the_middle_of_a_transaction_does_not_run() {
     assert!(error.message().contains("trigger mischief"), "{error:?}");
     assert_eq!(session.logins(), 0);
     scene.queue.expect_released(1);
+}
+
+#[test]
+fn a_role_with_row_security_off_seals() {
+    let scene = scene();
+    let mut admin = scene.connect();
+    let role = role_of(&scene, &mut admin);
+    admin.run(&format!(
+        "GRANT EXECUTE ON FUNCTION sqs_ingest TO {role}; GRANT INSERT ON user_logins TO {role}"
+    ));
+    let mut session = scene.database.connect_as(&role);
+    session.set("row_security", "off");
+    scene.ingest(&mut session, &["a"]);
+    session.set("row_security", "on");
+    scene.ingest(&mut session, &["b"]);
+    admin.expect_vault_agrees(&scene.pair);
+    drop_role(&mut admin, &role);
+}
+
+#[test]
+fn row_level_security_of_the_ledger_does_not_concern_a_role_with_row_security_off() {
+    let scene = scene();
+    let mut admin = scene.connect();
+    let role = role_of(&scene, &mut admin);
+    admin.run(&format!(
+        "GRANT EXECUTE ON FUNCTION sqs_ingest, sqs_peek TO {role}; GRANT INSERT ON user_logins TO {role};
+         ALTER TABLE sqs_ledger ENABLE ROW LEVEL SECURITY; ALTER TABLE sqs_rejected ENABLE ROW LEVEL SECURITY;
+         ALTER TABLE sqs_queue ENABLE ROW LEVEL SECURITY"
+    ));
+    let mut session = scene.database.connect_as(&role);
+    session.set("row_security", "off");
+    scene.queue.send(&["not a login".to_owned()]);
+    scene.send(&["a"]);
+    assert_eq!(session.ingest(&scene.queue, 2), 1);
+    session.run(&format!(
+        "SELECT * FROM sqs_peek('{}', 1)",
+        scene.queue.url()
+    ));
+    admin.expect_vault_agrees(&scene.pair);
+    drop_role(&mut admin, &role);
+}
+
+#[test]
+fn policies_of_user_logins_and_row_security_off_are_an_error_before_anything_is_received() {
+    let scene = scene();
+    let mut admin = scene.connect();
+    let role = role_of(&scene, &mut admin);
+    admin.run(&format!(
+        "GRANT EXECUTE ON FUNCTION sqs_ingest TO {role}; GRANT INSERT ON user_logins TO {role};
+         ALTER TABLE user_logins ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY anything ON user_logins FOR INSERT WITH CHECK (true)"
+    ));
+    let mut session = scene.database.connect_as(&role);
+    session.set("row_security", "off");
+    scene.send(&["a"]);
+    let error = session.ingest_error(&scene.queue, 1);
+    assert_eq!(error.code().code(), "42501", "{error:?}");
+    assert!(scene.server.calls().is_empty());
+    drop_role(&mut admin, &role);
 }

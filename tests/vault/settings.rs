@@ -1,5 +1,8 @@
 //! What the settings of the vault do when they are wrong.
 
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+
 use tests::logins;
 use tests::vault::{KeyPair, recipients_file};
 
@@ -73,4 +76,44 @@ fn a_value_of_more_than_1024_characters_is_rejected_where_it_would_be_kept() {
     session.set("user_logins_sqs.vault_recipients_file", "");
     scene.queue.send(&[long]);
     assert_eq!(session.ingest(&scene.queue, 1), 1);
+}
+
+#[test]
+fn a_call_with_the_vault_off_wipes_the_data_key_of_its_process() {
+    let scene = scene();
+    let mut session = scene.connect();
+    scene.ingest(&mut session, &["a"]);
+    let wrapped = session.text("SELECT encode(wrapped, 'hex') FROM sqs_vault_key");
+    let data_key = scene.pair.unwrap(&wrapped.unwrap());
+    let pid = session.pid();
+    // Where the kernel lets nobody look, there is nothing to see.
+    let Some(copies) = copies_in_memory(pid, &data_key) else {
+        return;
+    };
+    assert_eq!(copies, 1);
+
+    session.set("user_logins_sqs.vault_recipients_file", "");
+    scene.ingest(&mut session, &["b"]);
+
+    assert_eq!(copies_in_memory(pid, &data_key), Some(0));
+}
+
+/// How often these bytes are in memory that the process has written.
+fn copies_in_memory(pid: i32, wanted: &[u8]) -> Option<usize> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let mut memory = File::open(format!("/proc/{pid}/mem")).ok()?;
+    let mut copies = 0;
+    for map in maps.lines().filter(|map| map.contains(" rw-p ")) {
+        let (range, _) = map.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let start = u64::from_str_radix(start, 16).ok()?;
+        let end = u64::from_str_radix(end, 16).ok()?;
+        let mut bytes = vec![0; usize::try_from(end - start).ok()?];
+        memory.seek(SeekFrom::Start(start)).ok()?;
+        if memory.read_exact(&mut bytes).is_ok() {
+            let windows = bytes.windows(wanted.len());
+            copies += windows.filter(|window| *window == wanted).count();
+        }
+    }
+    Some(copies)
 }

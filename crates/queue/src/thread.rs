@@ -13,6 +13,7 @@ use tokio::runtime;
 use tokio::select;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::time::sleep;
 
 use crate::engine::{Command, Engine};
 use crate::error::{Error, ErrorKind};
@@ -149,6 +150,20 @@ impl Io {
         limit: Duration,
     ) -> PendingAnswer<Result<Description, Error>> {
         self.ask(queue, move |engine, queue| describe(engine, queue, limit))
+    }
+
+    /// Runs `work` on the thread again and again, with this pause before each time, for as long as the thread lives.
+    pub fn repeat(&self, pause: Duration, mut work: impl FnMut() + Send + 'static) {
+        let start = move |engine: &Rc<Engine>| {
+            engine.spawn(async move {
+                loop {
+                    sleep(pause).await;
+                    work();
+                }
+            });
+        };
+        // If it cannot be sent, the thread is gone.
+        let _ = self.commands.send(Command::Start(Box::new(start)));
     }
 
     fn ask<T, F>(

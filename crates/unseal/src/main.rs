@@ -21,7 +21,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use arguments::Command;
+use unseal::Outcome;
 
+/// Everything was opened.
+const OPENED: u8 = 0;
 /// Something was refused, and the rest opened.
 const REFUSED: u8 = 1;
 /// Nothing was opened, or not to the end.
@@ -37,12 +40,27 @@ fn main() -> ExitCode {
         }
     };
     match unseal::unseal(&arguments, io::stdout().lock()) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(REFUSED),
+        Ok(outcome) => ExitCode::from(status_of(&outcome)),
         Err(error) => {
             report(&error.to_string());
             ExitCode::from(FAILED)
         }
+    }
+}
+
+fn status_of(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome {
+            refused: 0,
+            refused_keys: 0,
+            ..
+        } => OPENED,
+        Outcome {
+            opened: 0,
+            refused: 1..,
+            ..
+        } => FAILED,
+        _ => REFUSED,
     }
 }
 

@@ -55,8 +55,10 @@ impl<R: BufRead, const N: usize> Table<R, N> {
     pub fn open(mut input: R, columns: [&str; N]) -> Result<Table<R, N>, TableError> {
         let mut first_line = Vec::new();
         input.read_until(b'\n', &mut first_line)?;
-        // Neither hex nor a UUID has a tab in it, so there is one only where it separates fields.
-        let is_text = first_line.contains(&b'\t');
+        // The last column is bytea, in hex, and names of columns have neither: what comes last separates fields. Before
+        // it there may be either one, as part of a field that somebody has altered.
+        let mut backwards = first_line.iter().rev();
+        let is_text = backwards.find(|byte| b",\t".contains(byte)) == Some(&b'\t');
         let mut builder = ReaderBuilder::new();
         // A terminator of two bytes would throw the count of lines off by one.
         builder
@@ -184,6 +186,17 @@ mod tests {
             "first_seen\tsealed\tmask\n\\N\t\\\\x01\ta\n",
         ] {
             assert_eq!(read(content).unwrap(), rows(&[(2, "a \\x01")]), "{content}");
+        }
+    }
+
+    #[test]
+    fn what_separates_fields_in_the_other_format_may_be_part_of_one() {
+        for (content, first) in [
+            ("a\tb,\\x01\nc,\\x02\n", "a\tb \\x01"),
+            ("a,b\t\\\\x01\nc\t\\\\x02\n", "a,b \\x01"),
+        ] {
+            let expected = rows(&[(1, first), (2, "c \\x02")]);
+            assert_eq!(read(content).unwrap(), expected, "{content}");
         }
     }
 

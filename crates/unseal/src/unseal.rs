@@ -56,16 +56,30 @@ enum Refusal {
     Open { mask: Mask, why: OpenError },
 }
 
-/// Writes what opens to `output`, reports what does not, and returns how many rows were refused.
-pub fn unseal(arguments: &Arguments, output: impl Write) -> Result<usize, Failure> {
+/// What became of the rows that could be read.
+pub struct Outcome {
+    /// Entries that opened.
+    pub opened: usize,
+    /// Entries that did not.
+    pub refused: usize,
+    /// Wrapped keys that are damaged.
+    pub refused_keys: usize,
+}
+
+/// Writes what opens to `output`, and reports what does not.
+pub fn unseal(arguments: &Arguments, output: impl Write) -> Result<Outcome, Failure> {
     let mut identities = Vec::new();
     for file in &arguments.identities {
         identities.extend(identities::read(file)?);
     }
     let mut keyring = Keyring::new(identities);
     let refused_keys = unwrap_keys(&arguments.keys, &mut keyring)?;
-    let refused_entries = open_entries(arguments.input.as_deref(), &keyring, output)?;
-    Ok(refused_keys + refused_entries)
+    let (opened, refused) = open_entries(arguments.input.as_deref(), &keyring, output)?;
+    Ok(Outcome {
+        opened,
+        refused,
+        refused_keys,
+    })
 }
 
 /// Returns how many were refused. A key that is wrapped for others is not: only an entry that needs it is.
@@ -103,12 +117,12 @@ fn unwrap_key([id, wrapped]: &[Cow<str>; 2], keyring: &mut Keyring) -> Result<()
     Ok(keyring.add(id.parse()?, &bytea::bytes(wrapped)?)?)
 }
 
-/// Returns how many were refused.
+/// Returns how many were opened, and how many refused.
 fn open_entries(
     input: Option<&Path>,
     keyring: &Keyring,
     output: impl Write,
-) -> Result<usize, Failure> {
+) -> Result<(usize, usize), Failure> {
     let name = input.map_or("standard input".to_string(), |file| {
         file.display().to_string()
     });
@@ -147,7 +161,7 @@ fn open_entries(
     if refused > 0 {
         report(&format!("{opened} opened, {refused} refused"));
     }
-    Ok(refused)
+    Ok((opened, refused))
 }
 
 fn open(

@@ -183,6 +183,39 @@ fn a_hostile_entry_is_refused_with_a_clear_word_and_the_rest_opens() {
 }
 
 #[test]
+fn the_exit_status_tells_that_nothing_opened_though_keys_did() {
+    let vault = Vault::new();
+    let [one, other] = [&vault.sealed[0], &vault.sealed[1]];
+    let swapped = format!(
+        "{},{},\\x{}\n",
+        one.mask(),
+        one.key().id(),
+        hex::encode(other.bytes())
+    );
+    let output = vault.unseal(&[], &swapped);
+    assert_eq!(text(&output.stdout), "mask,original\n");
+    assert!(text(&output.stderr).contains("0 opened, 1 refused"));
+    assert_eq!(output.status.code(), Some(2));
+
+    let nothing = vault.unseal(&[], "mask,key_id,sealed\n");
+    assert_eq!(nothing.status.code(), Some(0), "there was nothing to open");
+}
+
+#[test]
+fn a_tab_in_an_entry_costs_no_other() {
+    let vault = Vault::new();
+    let one = &vault.sealed[0];
+    let hostile = format!("x\ty\tz,{},\\x01\n", one.key().id());
+    let output = vault.unseal(&[], &(hostile + &line_of(one)));
+    assert_eq!(
+        text(&output.stdout),
+        format!("mask,original\n{},199.172.111.135\n", mask(0))
+    );
+    assert!(text(&output.stderr).contains("line 1: not a mask"));
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn a_bad_wrapped_key_costs_only_what_it_sealed() {
     let vault = Vault::new();
     let another = seal_all(&vault.identity);

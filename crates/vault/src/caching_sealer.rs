@@ -39,6 +39,16 @@ impl CachingSealer {
         }
     }
 
+    /// Wipes the data key in use. What it sealed is given out as before, and so is what it was wrapped to.
+    pub fn wipe(&mut self) {
+        self.sealer.wipe();
+    }
+
+    /// The same, if it has served its time. Nothing else would while nothing is sealed.
+    pub fn wipe_if_spent(&mut self) {
+        self.sealer.wipe_if_spent();
+    }
+
     /// The entry of `original`, whose mask is `mask`.
     ///
     /// An `ip` and a `device_id` of the same mask are the same text, and share the entry of the one that came first, as
@@ -108,6 +118,18 @@ mod tests {
         };
         assert_eq!(recipients_of(&after), others.texts());
         assert_eq!(recipients_of(&before), some.texts(), "it may be on its way");
+    }
+
+    #[test]
+    fn what_a_wiped_data_key_sealed_is_still_given_out() {
+        let mut sealer = CachingSealer::new(recipients(), 10);
+        let before = sealer.seal(Kind::Ip, mask(1), "10.0.0.1").unwrap();
+        sealer.wipe();
+        let again = sealer.seal(Kind::Ip, mask(1), "10.0.0.1").unwrap();
+        let other = sealer.seal(Kind::Ip, mask(2), "10.0.0.2").unwrap();
+        assert_eq!(before.sealed(), again.sealed());
+        assert_ne!(before.key_id(), other.key_id());
+        assert!(sealer.wrapped_key(before.key_id()).is_some());
     }
 
     #[test]

@@ -73,6 +73,22 @@ impl Sealer {
         &self.recipients
     }
 
+    /// Wipes the data key in use. The next original gets another one.
+    pub fn wipe(&mut self) {
+        self.key = None;
+    }
+
+    /// Wipes the data key in use if it has served its time. Nothing else would while nothing is sealed.
+    pub fn wipe_if_spent(&mut self) {
+        self.wipe_if_spent_at(SystemTime::now());
+    }
+
+    fn wipe_if_spent_at(&mut self, now: SystemTime) {
+        if self.key.as_ref().is_some_and(|key| key.is_spent(now)) {
+            self.wipe();
+        }
+    }
+
     /// Seals `original`, whose mask is `mask`. Sealed twice, it gives different bytes.
     ///
     /// # Errors
@@ -213,6 +229,27 @@ mod tests {
         assert_ne!(second.id(), first.id());
         assert_eq!(second.created(), start + DAY);
         assert_eq!(key_at(start + DAY), second);
+    }
+
+    #[test]
+    fn a_data_key_that_nothing_is_sealed_with_is_wiped_after_a_day() {
+        let mut sealer = sealer();
+        let start = SystemTime::now();
+        sealer.seal_at(start, Kind::Ip, mask(), "").unwrap();
+        sealer.wipe_if_spent_at(start + DAY - Duration::from_nanos(1));
+        assert!(sealer.key.is_some());
+        sealer.wipe_if_spent_at(start + DAY);
+        assert!(sealer.key.is_none());
+    }
+
+    #[test]
+    fn a_data_key_that_was_wiped_is_replaced() {
+        let mut sealer = sealer();
+        let first = sealer.seal(Kind::Ip, mask(), "").unwrap();
+        sealer.wipe();
+        assert!(sealer.key.is_none());
+        let second = sealer.seal(Kind::Ip, mask(), "").unwrap();
+        assert_ne!(first.key().id(), second.key().id());
     }
 
     #[test]

@@ -215,3 +215,18 @@ fn a_panic_in_decode_prints_nothing() {
     assert!(!said.contains("secret"), "{said}");
     assert!(said.contains("another thread's"), "{said}");
 }
+
+#[test]
+fn work_is_repeated_until_the_thread_ends() {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let io = Io::start().unwrap();
+    let (done, times) = std::sync::mpsc::channel();
+    io.repeat(PAUSE, move || {
+        let _ = done.send(());
+    });
+    for _ in 0..3 {
+        times.recv_timeout(Duration::from_secs(10)).unwrap();
+    }
+    assert!(io.shut_down(Duration::from_secs(1)));
+    while times.recv().is_ok() {}
+}
