@@ -66,6 +66,8 @@ pub enum Failure {
     ForeignRows { table: String },
     /// `what` would run with the rights of the owner of a table of ours.
     ForeignCode { what: String, remedy: String },
+    /// The name of a table of ours means another one than it did before.
+    Renamed { table: String },
     /// A trigger of ours that the vault relies on does not do its work.
     IdleTrigger(IdleTrigger),
     /// Others than their owner could be allowed to read the tables of the vault.
@@ -298,6 +300,11 @@ fn report_of(failure: Failure) -> Report {
         )
         .detail("The extension writes its tables with their owners' privileges, and would run that code with them.")
         .hint(remedy),
+        Renamed { table } => Said::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("table {table} was renamed or moved while it was in use"),
+        )
+        .hint("Try again."),
         Failure::IdleTrigger(trigger) => {
             Report::new(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, trigger.problem)
                 .detail("Sessions would rely on originals in the vault that others have deleted. Nothing was received.")

@@ -6,6 +6,7 @@
 //! security-restricted operation.
 
 mod expressions;
+mod schema;
 mod triggers;
 
 use std::ffi::{CStr, CString};
@@ -15,13 +16,14 @@ use pgrx::pg_sys::Oid;
 use pgrx::pg_sys::panic::ErrorReport;
 
 use expressions::{Used, foreign_expression};
+use schema::Name;
 
 pub use triggers::IdleTrigger;
 
 use crate::errors::Failure;
 use crate::pg::identity::{as_role, may_act_for};
 use crate::pg::or_raise::OrRaise;
-use crate::pg::{extension, quote, relation};
+use crate::pg::{self, database, extension, quote, relation};
 
 /// The name of the extension.
 pub const EXTENSION: &CStr = c"user_logins_sqs";
@@ -151,6 +153,7 @@ impl OwnTable {
         for relation in self.and(partitions) {
             relation::lock_for_writing(relation);
         }
+        schema::keep_name(self.schema, self.owner());
     }
 
     /// The same for the table with all its partitions.
@@ -168,21 +171,46 @@ impl OwnTable {
         for relation in relations {
             relation::lock_for_writing(*relation);
         }
-        // The statements use its name: another table may have taken its place before it was locked.
-        let checked = if relation::find(self.schema, &self.bare_name) == Some(self.oid) {
-            self.check_relations(relations)
-        } else {
-            Err(Failure::NotInstalled)
-        };
-        if let Err(failure) = checked {
+        if let Err(failure) = self
+            .check_name()
+            .and_then(|()| self.check_relations(relations))
+        {
             ErrorReport::from(failure).report(PgLogLevel::ERROR);
         }
         as_role(self.owner(), work)
     }
 
-    /// Runs `work`, statements that read this table, as its owner.
+    /// Runs `work`, statements that read this table, as its owner. On a standby, where nobody can be kept from renaming
+    /// the schema, as the caller if that could give others the rights of the owner.
     pub fn read<R>(&self, work: impl FnOnce() -> R) -> R {
+        if database::is_in_recovery()
+            && schema::keep_name(self.schema, self.owner()) == Name::Unreliable
+        {
+            return work();
+        }
+        if let Err(failure) = self.check_name() {
+            ErrorReport::from(failure).report(PgLogLevel::ERROR);
+        }
         as_role(self.owner(), work)
+    }
+
+    /// Checks that its name, which statements use, means this table, and goes on to do so: another one may have taken
+    /// its place since it was found. Only the owner of the table can rename the table itself once this was checked, and
+    /// is then the one whose rights the statements have.
+    fn check_name(&self) -> Result<(), Failure> {
+        let name_of_schema = schema::keep_name(self.schema, self.owner());
+        if relation::find(self.schema, &self.bare_name) != Some(self.oid) {
+            return Err(Failure::NotInstalled);
+        }
+        let is_found = pg::schema::name(self.schema)
+            .is_some_and(|name| pg::schema::find(&name) == Some(self.schema));
+        let is_named = relation::qualified_name(self.schema, &self.bare_name) == self.name;
+        if name_of_schema == Name::Reliable && is_found && is_named {
+            Ok(())
+        } else {
+            let table = self.name.clone();
+            Err(Failure::Renamed { table })
+        }
     }
 
     fn check_relations(&self, relations: &[Oid]) -> Result<(), Failure> {

@@ -33,6 +33,7 @@ mod pg_cron;
 mod prompt_cancel;
 mod rights;
 mod sample_rows;
+mod schema_owner;
 mod statistics;
 mod subscriptions;
 mod the_harness;

@@ -31,6 +31,12 @@ pub fn announce_change(relation: Oid) {
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
 }
 
+/// Processes what other processes have announced so far, as taking a new lock on a table does.
+pub fn accept() {
+    // SAFETY: in a transaction, as every caller is.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+}
+
 /// A number that is another one than before if `relation` may have changed since it was asked for last: if it was
 /// [announced](announce_change) by a transaction that has committed, if its definition was altered, if some news was
 /// lost, or if it was another relation. One relation can be watched at a time.
@@ -42,8 +48,7 @@ pub fn changes_of(relation: Oid) -> u64 {
     if WATCHED.replace(relation) != relation {
         note_change();
     }
-    // SAFETY: in a transaction, as every caller is; processes what others have sent.
-    unsafe { pg_sys::AcceptInvalidationMessages() };
+    accept();
     changes_so_far()
 }
 

@@ -25,6 +25,7 @@ pub mod quote;
 pub mod random;
 pub mod relation;
 pub mod replication;
+pub mod schema;
 pub mod setting;
 pub mod shared_memory;
 pub mod shared_text;
