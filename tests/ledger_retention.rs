@@ -1,6 +1,7 @@
 //! The ledger remembers messages for as long as the queues that feed it may redeliver them, and no longer than it is
 //! told to.
 
+use tests::check_report::Report;
 use tests::database::Session;
 use tests::logins;
 use tests::scene::Scene;
@@ -129,4 +130,29 @@ fn sessions_that_record_the_same_queue_do_not_wait_for_each_other() {
     assert_eq!(other.ingest(&scene.queue, 1), 1);
     scene.session.run("COMMIT");
     assert_eq!(scene.session.logins(), 2);
+}
+
+/// A server whose clock was set back cannot be had here. To it, what it has written before is of the future.
+#[test]
+fn a_clock_that_was_set_back_makes_the_ledger_forget_nothing() {
+    let mut scene = Scene::shared();
+    scene.session.run(
+        "INSERT INTO sqs_ledger SELECT now() + interval '10 years' - n * interval '1 day', gen_random_uuid()
+         FROM generate_series(0, 14) AS n",
+    );
+    record(&mut scene.session, "q", -3650, None);
+    assert_eq!(left(&mut scene.session), 15);
+    let report = Report::here(&mut scene.session);
+    report.expect("ledger pruning", "warning", "clock");
+
+    scene.queue.send(&logins::good(1));
+    scene.session.ingest(&scene.queue, 1);
+    assert_eq!(left(&mut scene.session), 16);
+
+    // As the hint says, once the clock is right.
+    scene
+        .session
+        .run("DELETE FROM sqs_queue WHERE recorded > now()");
+    assert!(left(&mut scene.session) < 16);
+    Report::here(&mut scene.session).expect("ledger pruning", "ok", "15 days");
 }

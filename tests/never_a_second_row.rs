@@ -246,6 +246,29 @@ fn two_times_of_sending_under_one_id_are_told_apart() {
 }
 
 #[test]
+fn a_message_that_was_sent_days_ahead_of_this_clock_gives_no_second_row() {
+    for days_ahead in [4, 30, 200] {
+        let database = Database::shared();
+        let server = ScriptedSqs::start();
+        let queue = server.queue();
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+        let sent_at = (now + days_ahead * 24 * 3600 * 1000).to_string();
+        let put = || {
+            let id = "219f8380-5770-4cc2-8c3e-5c715e145f5e";
+            server.put_as(&queue, id, &logins::login("early").to_string(), &sent_at);
+        };
+        put();
+        // Each session that ingests prunes once a day.
+        assert_eq!(database.connect().ingest(&queue, 10), 1);
+        put();
+
+        assert_eq!(database.connect().ingest(&queue, 10), 0, "{days_ahead}");
+
+        expect_each_once(&mut database.connect(), 1);
+    }
+}
+
+#[test]
 fn no_call_fails_when_sessions_hold_each_others_messages() {
     const MESSAGES: usize = 5_000;
     let database = Database::shared();

@@ -55,6 +55,16 @@ pub fn entries_and_size(table: &OwnTable) -> SpiResult<(i64, String)> {
 /// Whether what the ledger need not remember is removed.
 pub fn pruning() -> Finding {
     found_here(LEDGER, |ledger| {
+        let queues = OwnTable::find(QUEUE).ok();
+        if let Some(queues) = queues.filter(ingest::is_ahead_of_the_clock) {
+            return Ok(Finding::warning(
+                "nothing is removed, since a queue was recorded later than the clock says it is now",
+                format!(
+                    "Correct the clock. If it is right now, use DELETE FROM {} WHERE recorded > pg_catalog.now().",
+                    queues.name()
+                ),
+            ));
+        }
         let retention = ingest::retention(settings::ledger_retention());
         let Some(age) = oldest(ledger)? else {
             return Ok(Finding::ok("there is nothing to prune"));

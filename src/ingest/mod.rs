@@ -36,7 +36,7 @@ pub use intake::Intake;
 pub use message::Taken;
 pub use peek::{Peek, Peeked, peek};
 pub use pruning::{prune, prune_daily, retention};
-pub use queue_record::note_retention;
+pub use queue_record::{is_ahead_of_the_clock, note_retention};
 pub use receipts::AtAbort;
 pub use ring::Counting;
 pub use source::{Source, allowed_queue, failure_of};

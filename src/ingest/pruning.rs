@@ -36,6 +36,7 @@ pub fn prune(bound: Duration, most: i64, counting: Counting) -> i64 {
         return 0;
     }
     match Ring::of(&ledger) {
+        Some(_) if queue_record::is_ahead_of_the_clock(&queues) => 0,
         Some(ring) => {
             let retention = || retention_of(&ledger, &queues, bound);
             ring.truncate_expired(&ledger, retention, counting)

@@ -108,6 +108,18 @@ pub fn needed_retention(table: &OwnTable, bound: Duration) -> Duration {
         .map_or(bound, |needed| needed.min(bound))
 }
 
+/// Whether a queue was recorded more than a day later than it is now: the clock was set back, or was ahead then. How old
+/// an entry of the ledger is cannot be known before the clock is right.
+pub fn is_ahead_of_the_clock(table: &OwnTable) -> bool {
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM {} WHERE recorded OPERATOR(pg_catalog.>) \
+           (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => 1)))",
+        table.name()
+    );
+    let found: SpiResult<Option<bool>> = table.read(|| query::one(&sql, &[]));
+    found.or_raise() == Some(true)
+}
+
 /// Deletes what no longer counts.
 pub fn prune(table: &OwnTable) {
     let sql = format!(

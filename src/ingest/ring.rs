@@ -21,6 +21,10 @@ const LEAVES: usize = 32;
 /// An insert into an expired leaf, which only a very late redelivery does, waits no longer than this.
 const TRUNCATE_WITHIN: Duration = Duration::from_millis(10);
 
+/// Entries that were sent by a clock ahead of ours count like others: their messages may come again, too. Those that were
+/// sent further ahead than this, which no clock that is merely wrong explains, would keep their leaf almost for ever.
+const DAYS_AHEAD_THAT_COUNT: i32 = 400;
+
 /// Whether to count what is pruned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Counting {
@@ -129,12 +133,14 @@ fn truncate_older_than(
     counting: Counting,
 ) -> SpiResult<Option<i64>> {
     let is_expired = || -> SpiResult<bool> {
-        // Read from the right end of the primary key. Entries sent by a clock far ahead of ours would otherwise stay
-        // for ever.
-        let youngest: Option<TimestampWithTimeZone> = Spi::get_one(&format!(
-            "SELECT pg_catalog.max(sent_at) FROM {name} WHERE sent_at OPERATOR(pg_catalog.<) \
-               (pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => 2))"
-        ))?;
+        // Read from the right end of the primary key.
+        let youngest: Option<TimestampWithTimeZone> = Spi::get_one_with_args(
+            &format!(
+                "SELECT pg_catalog.max(sent_at) FROM {name} WHERE sent_at OPERATOR(pg_catalog.<) \
+                   (pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => $1))"
+            ),
+            &[DAYS_AHEAD_THAT_COUNT.into()],
+        )?;
         Ok(youngest.is_none_or(|youngest| i64::from(youngest) < oldest_kept()))
     };
     if !is_expired()? {
