@@ -1,10 +1,13 @@
 //! The ledger remembers messages for as long as the queues that feed it may redeliver them, and no longer than it is
 //! told to.
 
+use std::time::Duration;
+
 use tests::check_report::Report;
-use tests::database::Session;
+use tests::database::{Session, literal};
 use tests::logins;
 use tests::scene::Scene;
+use tests::wait::{eventually, throughout};
 
 const DAYS: [i32; 4] = [3, 7, 10, 20];
 
@@ -155,4 +158,57 @@ fn a_clock_that_was_set_back_makes_the_ledger_forget_nothing() {
         .run("DELETE FROM sqs_queue WHERE recorded > now()");
     assert!(left(&mut scene.session) < 16);
     Report::here(&mut scene.session).expect("ledger pruning", "ok", "15 days");
+}
+
+const EXPIRED: &str =
+    "INSERT INTO sqs_ledger VALUES (now() - interval '20 days', gen_random_uuid())";
+
+#[test]
+fn a_transaction_that_has_pruned_and_stays_open_holds_up_no_ingest() {
+    let mut scene = Scene::shared();
+    scene.session.run(EXPIRED);
+    scene.queue.send(&logins::good(3));
+    scene.session.run("BEGIN");
+    assert_eq!(scene.session.number("SELECT sqs_prune()"), 1);
+
+    let mut other = scene.database.connect();
+    other.run("SET statement_timeout = '10s'");
+    assert_eq!(other.ingest(&scene.queue, 3), 3);
+
+    scene.session.run("COMMIT");
+    assert_eq!(scene.session.number("SELECT count(*) FROM sqs_ledger"), 3);
+}
+
+#[test]
+fn a_statement_that_ingests_twice_prunes_once_it_has_received_all() {
+    let mut scene = Scene::shared();
+    scene.session.run(EXPIRED);
+    let mut config = scene.database.config();
+    let polls = format!(
+        "SELECT sqs_ingest({}, 1, wait) FROM generate_series(0, 4, 4) AS wait",
+        literal(scene.queue.url())
+    );
+    let polling = std::thread::spawn(move || {
+        config
+            .connect(postgres::NoTls)
+            .unwrap()
+            .batch_execute(&polls)
+    });
+    eventually(
+        "the second call polls",
+        Duration::from_secs(10),
+        || scene.sqs.calls_of("ReceiveMessage").len(),
+        |polls| *polls >= 2,
+    );
+    let locked = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'
+                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    throughout(
+        "no table is locked",
+        Duration::from_secs(2),
+        || scene.session.number(locked),
+        |locks| *locks == 0,
+    );
+
+    polling.join().unwrap().unwrap();
+    assert_eq!(scene.session.number("SELECT count(*) FROM sqs_ledger"), 0);
 }

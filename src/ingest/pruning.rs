@@ -11,7 +11,8 @@ use super::{queue_record, rejections};
 use crate::own_tables::{LEDGER, OwnTable, QUEUE, REJECTED};
 use crate::pg::or_raise::OrRaise;
 use crate::pg::subtransaction::attempt;
-use crate::pg::{clock, relation, transaction};
+use crate::pg::transaction::{self, Listener, with_snapshot};
+use crate::pg::{clock, relation};
 use crate::report;
 use crate::settings;
 use crate::vault;
@@ -63,22 +64,44 @@ fn retention_of(ledger: &OwnTable, queues: &OwnTable, bound: Duration) -> Durati
     queue_record::needed_retention(queues, bound)
 }
 
-/// Prunes, once a day in a session that ingests: without a launcher, nothing else may do it. Not in a
-/// transaction block, which may stay open while others wait for the truncated leaf.
+thread_local! {
+    /// How long the ledger is to remember a message, where the transaction is to prune before it commits.
+    static DUE: Cell<Option<Duration>> = const { Cell::new(None) };
+    static LAST_DAY: Cell<Option<i32>> = const { Cell::new(None) };
+}
+
+static LISTENER: Listener = Listener {
+    committing: prune_before_commit,
+    aborted: || DUE.set(None),
+    ..Listener::NOOP
+};
+
+/// Prunes, once a day in a session that ingests: without a launcher, nothing else may do it. Not in a transaction
+/// block, which may stay open while others wait for the truncated leaf; and only when the transaction is about to
+/// commit, since the same statement may call again and poll for a long time.
 pub fn prune_daily(retention: Duration) {
-    thread_local! {
-        static LAST_DAY: Cell<Option<i32>> = const { Cell::new(None) };
+    if LAST_DAY.get() != today() && !transaction::is_in_block() {
+        transaction::listen(&LISTENER);
+        DUE.set(Some(retention));
     }
-    let today = Some(clock::day_of(clock::now()));
-    if LAST_DAY.get() == today || transaction::is_in_block() {
+}
+
+fn today() -> Option<i32> {
+    Some(clock::day_of(clock::now()))
+}
+
+fn prune_before_commit() {
+    let Some(retention) = DUE.take() else {
         return;
-    }
+    };
     let prune = || {
-        prune(retention, FEW, Counting::No);
-        vault::prune(settings::vault_retention(), FEW);
+        with_snapshot(|| {
+            prune(retention, FEW, Counting::No);
+            vault::prune(settings::vault_retention(), FEW);
+        });
     };
     match attempt(prune) {
-        Ok(()) => LAST_DAY.set(today),
+        Ok(()) => LAST_DAY.set(today()),
         Err(error) if error.is_cancel() => error.rethrow(),
         Err(error) => report::warn("could not prune the ledger and the vault", &error),
     }

@@ -241,14 +241,16 @@ pub fn has_row_level_security(relation: pg_sys::Oid) -> bool {
     unsafe { (*relation.rd_rel).relrowsecurity }
 }
 
-/// The direct partitions of the relation.
+/// The direct partitions of the relation, in the order of their bounds. Takes no lock on a relation that has none,
+/// which another session may be truncating.
 pub fn partitions(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    if kind(relation) != pg_sys::RELKIND_PARTITIONED_TABLE {
+        return Vec::new();
+    }
     let relation = open(relation);
-    // SAFETY: the relation is open and partitioned, which is what the function asks for; `oids` has `nparts` elements.
+    // SAFETY: the relation is open and partitioned, which is what the function asks for and cannot change; `oids` has
+    // `nparts` elements.
     unsafe {
-        if (*relation.rd_rel).relkind as u8 != pg_sys::RELKIND_PARTITIONED_TABLE {
-            return Vec::new();
-        }
         let partitions = &*pg_sys::RelationGetPartitionDesc(relation.as_ptr(), true);
         if partitions.nparts == 0 {
             return Vec::new();
@@ -357,13 +359,15 @@ pub fn shards(relation: pg_sys::Oid) -> usize {
     usize::try_from(counted.unwrap_or(0)).unwrap_or(0)
 }
 
-/// The foreign server that the relation is a table of, if it is a foreign table.
+/// What the relation is: its `relkind`, 0 where it is gone. Takes no lock.
+fn kind(relation: pg_sys::Oid) -> u8 {
+    // SAFETY: a catalog lookup.
+    unsafe { pg_sys::get_rel_relkind(relation) as u8 }
+}
+
+/// The foreign server that the relation is a table of, if it is a foreign table. Takes no lock on other tables.
 pub fn foreign_server(relation: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    let is_foreign = {
-        let relation = open(relation);
-        // SAFETY: an open relation has its pg_class row.
-        unsafe { (*relation.rd_rel).relkind as u8 == pg_sys::RELKIND_FOREIGN_TABLE }
-    };
+    let is_foreign = kind(relation) == pg_sys::RELKIND_FOREIGN_TABLE;
     // SAFETY: the relation is a foreign table, as the function asks for.
     is_foreign.then(|| unsafe { pg_sys::GetForeignServerIdByRelId(relation) })
 }
