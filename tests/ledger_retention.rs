@@ -183,7 +183,7 @@ fn a_transaction_that_has_pruned_and_stays_open_holds_up_no_ingest() {
 fn a_statement_that_ingests_twice_prunes_once_it_has_received_all() {
     let mut scene = Scene::shared();
     scene.session.run(EXPIRED);
-    let mut config = scene.database.config();
+    let config = scene.database.config();
     let polls = format!(
         "SELECT sqs_ingest({}, 1, wait) FROM generate_series(0, 4, 4) AS wait",
         literal(scene.queue.url())
@@ -211,4 +211,51 @@ fn a_statement_that_ingests_twice_prunes_once_it_has_received_all() {
 
     polling.join().unwrap().unwrap();
     assert_eq!(scene.session.number("SELECT count(*) FROM sqs_ledger"), 0);
+}
+
+#[test]
+fn what_a_fixed_snapshot_does_not_see_is_not_pruned() {
+    let mut scene = Scene::shared();
+    scene.session.run(EXPIRED);
+    let mut other = scene.database.connect();
+    other.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
+    // Of a day that has the leaf of the expired entry.
+    scene
+        .session
+        .run("INSERT INTO sqs_ledger VALUES (now() + interval '12 days', gen_random_uuid())");
+
+    assert_eq!(other.number("SELECT sqs_prune()"), 0);
+
+    other.run("COMMIT");
+    assert_eq!(scene.session.number("SELECT count(*) FROM sqs_ledger"), 2);
+}
+
+#[test]
+fn a_session_follows_leaves_that_are_replaced() {
+    let mut scene = Scene::shared();
+    scene.queue.send(&logins::good(1));
+    assert_eq!(scene.session.ingest(&scene.queue, 1), 1);
+    let today = scene
+        .session
+        .number("SELECT (current_timestamp AT TIME ZONE 'UTC')::date - '2000-01-01' & 31");
+    let other = (today + 16) & 31;
+    let mut admin = scene.database.connect();
+    // Each leaf takes the name and the place of the other one.
+    admin.run(&format!(
+        "ALTER TABLE sqs_ledger DETACH PARTITION sqs_ledger_{today:02};
+         ALTER TABLE sqs_ledger DETACH PARTITION sqs_ledger_{other:02};
+         TRUNCATE sqs_ledger_{today:02};
+         ALTER TABLE sqs_ledger_{today:02} RENAME TO was_of_today;
+         ALTER TABLE sqs_ledger_{other:02} RENAME TO sqs_ledger_{today:02};
+         ALTER TABLE was_of_today RENAME TO sqs_ledger_{other:02};
+         ALTER TABLE sqs_ledger ATTACH PARTITION sqs_ledger_{today:02} FOR VALUES IN ({today});
+         ALTER TABLE sqs_ledger ATTACH PARTITION sqs_ledger_{other:02} FOR VALUES IN ({other})"
+    ));
+    admin.run(&format!(
+        "BEGIN; LOCK TABLE sqs_ledger_{other:02} IN ACCESS EXCLUSIVE MODE"
+    ));
+    scene.queue.send(&logins::good(1));
+    scene.session.run("SET statement_timeout = '10s'");
+
+    assert_eq!(scene.session.ingest(&scene.queue, 1), 1);
 }

@@ -1,5 +1,6 @@
 //! The ledger: which messages have become rows, so that a redelivered one never makes a second.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(10);
 /// The statement that enters messages in the ledger, prepared.
 pub struct Ledger {
     table: OwnTable,
-    ring: Option<Ring>,
+    ring: RefCell<Option<Ring>>,
     enter: OwnedPreparedStatement,
     /// The same without telling which were new. A foreign table takes rows one by one if it is asked that.
     enter_untold: Option<OwnedPreparedStatement>,
@@ -100,7 +101,7 @@ impl Ledger {
         let is_foreign = relation::foreign_server(table.oid()).is_some();
         Ok(Ledger {
             table: table.clone(),
-            ring: Ring::of(table),
+            ring: RefCell::new(Ring::of(table)),
             enter: prepare(&telling)?,
             enter_untold: is_foreign.then(|| prepare(&insert)).transpose()?,
         })
@@ -175,7 +176,9 @@ impl Ledger {
     /// Takes the locks of the tables that entries for `keys` are written to. A session that keeps those from being
     /// written at all, as CREATE INDEX does, is waited for here, or fails the call: it holds none of the messages.
     pub fn lock(&self, rows: &[&Row]) {
-        match &self.ring {
+        // Its leaves stay where they are from now on.
+        self.table.lock_partitions(&[]);
+        match self.ring() {
             Some(ring) => {
                 let keys: Vec<Key> = rows.iter().map(|row| row.key).collect();
                 self.table.lock_partitions(&ring.leaves_of(&keys));
@@ -184,9 +187,18 @@ impl Ledger {
         }
     }
 
+    /// The leaves as they are now.
+    fn ring(&self) -> Option<Ring> {
+        let mut ring = self.ring.borrow_mut();
+        if !ring.as_ref().is_some_and(|ring| ring.is_of(&self.table)) {
+            *ring = Ring::of(&self.table);
+        }
+        ring.clone()
+    }
+
     /// Runs statements that write entries for `keys`.
     fn write<R>(&self, keys: &[Key], work: impl FnOnce() -> R) -> R {
-        match &self.ring {
+        match self.ring() {
             Some(ring) => self.table.write_partitions(&ring.leaves_of(keys), work),
             None => self.table.write(work),
         }

@@ -1,6 +1,7 @@
 //! The leaves of the ledger: a ring of days, in which the same leaf has its turn every 32 days.
 
 use std::ffi::CString;
+use std::rc::Rc;
 use std::time::Duration;
 
 use pgrx::Spi;
@@ -13,7 +14,8 @@ use crate::own_tables::OwnTable;
 use crate::pg::or_raise::OrRaise;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::subtransaction::attempt_to_keep;
-use crate::pg::{clock, relation};
+use crate::pg::transaction::with_latest_snapshot;
+use crate::pg::{clock, query, relation};
 
 /// How many leaves there are. A power of two, so that the table's partition key is a mask.
 const LEAVES: usize = 32;
@@ -33,7 +35,12 @@ pub enum Counting {
 }
 
 /// The leaves of a ledger that is as CREATE EXTENSION made it.
-pub struct Ring([Oid; LEAVES]);
+#[derive(Clone)]
+pub struct Ring {
+    leaves: [Oid; LEAVES],
+    /// The same, in the order in which Postgres has them.
+    partitions: Rc<[Oid]>,
+}
 
 impl Ring {
     /// The leaves of `ledger`; none if it was replaced by a table of another kind.
@@ -50,7 +57,15 @@ impl Ring {
                 return None;
             }
         }
-        Some(Ring(leaves))
+        Some(Ring {
+            leaves,
+            partitions: partitions.into(),
+        })
+    }
+
+    /// Whether these are still the leaves of `ledger`, each in its place: its owner can detach and attach them.
+    pub fn is_of(&self, ledger: &OwnTable) -> bool {
+        relation::partitions(ledger.oid()) == *self.partitions
     }
 
     /// The leaves that entries with these keys belong to.
@@ -60,7 +75,7 @@ impl Ring {
             .fold(0u32, |needed, key| needed | 1 << place_of(key.day()));
         (0..LEAVES)
             .filter(|place| needed & 1 << place != 0)
-            .map(|place| self.0[place])
+            .map(|place| self.leaves[place])
             .collect()
     }
 
@@ -79,7 +94,7 @@ impl Ring {
         let today = clock::day_of(clock::now());
         (0..LEAVES)
             .filter(|&place| last_day_of(place, today) < last_day_kept)
-            .map(|place| truncate_if_expired(ledger, self.0[place], &oldest_kept, counting))
+            .map(|place| truncate_if_expired(ledger, self.leaves[place], &oldest_kept, counting))
             .sum()
     }
 }
@@ -134,7 +149,7 @@ fn truncate_older_than(
 ) -> SpiResult<Option<i64>> {
     let is_expired = || -> SpiResult<bool> {
         // Read from the right end of the primary key.
-        let youngest: Option<TimestampWithTimeZone> = Spi::get_one_with_args(
+        let youngest: Option<TimestampWithTimeZone> = query::one(
             &format!(
                 "SELECT pg_catalog.max(sent_at) FROM {name} WHERE sent_at OPERATOR(pg_catalog.<) \
                    (pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(days => $1))"
@@ -143,7 +158,7 @@ fn truncate_older_than(
         )?;
         Ok(youngest.is_none_or(|youngest| i64::from(youngest) < oldest_kept()))
     };
-    if !is_expired()? {
+    if !with_latest_snapshot(is_expired)? {
         return Ok(None);
     }
     let entries = match counting {
@@ -153,7 +168,8 @@ fn truncate_older_than(
         }
     };
     Spi::run(&format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"))?;
-    if !is_expired()? {
+    // TRUNCATE removes what an older snapshot does not see as well.
+    if !with_latest_snapshot(is_expired)? {
         return Ok(None);
     }
     Spi::run(&format!("TRUNCATE {name}"))?;

@@ -116,6 +116,17 @@ pub fn with_snapshot<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Runs `work`, whose reading statements see what is committed now, also where every statement of the transaction
+/// otherwise sees the same.
+pub fn with_latest_snapshot<R>(work: impl FnOnce() -> R) -> R {
+    // SAFETY: as in `with_snapshot`.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let result = work();
+    // SAFETY: as above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    result
+}
+
 /// Runs `work` in a transaction of this process' own, for a process that has none: a background worker. Commits it
 /// when `work` returns `Ok`, rolls it back when it returns `Err` or an error is raised.
 ///
