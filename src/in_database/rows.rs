@@ -50,7 +50,7 @@ mod tests {
         .unwrap();
         let thirty_days = std::time::Duration::from_secs(30 * 24 * 3600);
         assert_eq!(
-            crate::ingest::prune(thirty_days, 1, crate::ingest::Counting::Yes),
+            crate::ingest::prune(thirty_days, 1, crate::ingest::Counting::Yes).entries,
             1
         );
         assert_eq!(entries(), 31);

@@ -35,7 +35,7 @@ mod writer_state;
 pub use intake::Intake;
 pub use message::Taken;
 pub use peek::{Peek, Peeked, peek};
-pub use pruning::{prune, prune_daily, retention};
+pub use pruning::{Pruned, prune, prune_daily, retention};
 pub use queue_record::{is_ahead_of_the_clock, note_retention};
 pub use receipts::AtAbort;
 pub use ring::Counting;

@@ -20,29 +20,40 @@ use crate::vault;
 /// What a session deletes one by one beside its own work.
 const FEW: i64 = 1_000;
 
+/// How much was pruned.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Pruned {
+    /// Entries of the ledger, as far as they were counted.
+    pub entries: i64,
+    /// Rejections.
+    pub rejections: i64,
+}
+
 /// Prunes what is older than `bound`, or than what the queues can still hand out: the ledger by its leaves, or at most
 /// `most` entries of one that was replaced by another table of this server, and at most `most` rejections.
-/// Nothing where the extension is not installed. Returns how many entries of the ledger, as far as it counts them.
-pub fn prune(bound: Duration, most: i64, counting: Counting) -> i64 {
+/// Nothing where the extension is not installed.
+pub fn prune(bound: Duration, most: i64, counting: Counting) -> Pruned {
     let (Ok(ledger), Ok(rejected), Ok(queues)) = (
         OwnTable::find(LEDGER),
         OwnTable::find(REJECTED),
         OwnTable::find(QUEUE),
     ) else {
-        return 0;
+        return Pruned::default();
     };
-    rejections::prune(&rejected, bound, most);
+    let rejections = rejections::prune(&rejected, bound, most);
     queue_record::prune(&queues);
-    if ledger.is_elsewhere() {
-        return 0;
-    }
-    match Ring::of(&ledger) {
+    let entries = match Ring::of(&ledger) {
+        _ if ledger.is_elsewhere() => 0,
         Some(_) if queue_record::is_ahead_of_the_clock(&queues) => 0,
         Some(ring) => {
             let retention = || retention_of(&ledger, &queues, bound);
             ring.truncate_expired(&ledger, retention, counting)
         }
         None => delete_entries(&ledger, bound, most),
+    };
+    Pruned {
+        entries,
+        rejections,
     }
 }
 

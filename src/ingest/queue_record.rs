@@ -108,8 +108,8 @@ pub fn needed_retention(table: &OwnTable, bound: Duration) -> Duration {
         .map_or(bound, |needed| needed.min(bound))
 }
 
-/// Whether a queue was recorded more than a day later than it is now: the clock was set back, or was ahead then. How old
-/// an entry of the ledger is cannot be known before the clock is right.
+/// Whether a queue was recorded more than a day later than it is now: the clock was set back, or was ahead then. How
+/// old an entry of the ledger is cannot be known before the clock is right.
 pub fn is_ahead_of_the_clock(table: &OwnTable) -> bool {
     let sql = format!(
         "SELECT EXISTS (SELECT FROM {} WHERE recorded OPERATOR(pg_catalog.>) \

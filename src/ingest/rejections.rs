@@ -173,8 +173,8 @@ pub fn no_longer_awaited(table: &OwnTable, queue_url: &str, groups: &[Arc<str>])
         .or_raise();
 }
 
-/// Deletes the record of at most `most` messages that were last seen longer than `retention` ago.
-pub fn prune(table: &OwnTable, retention: Duration, most: i64) {
+/// Deletes the record of at most `most` messages that were last seen longer than `retention` ago; returns of how many.
+pub fn prune(table: &OwnTable, retention: Duration, most: i64) -> i64 {
     let name = table.name();
     let sql = format!(
         "DELETE FROM {name} WHERE (queue_url, message_id) OPERATOR(pg_catalog.=) ANY ( \
@@ -184,7 +184,8 @@ pub fn prune(table: &OwnTable, retention: Duration, most: i64) {
            ORDER BY last_seen LIMIT $2 FOR UPDATE SKIP LOCKED)"
     );
     let arguments = [retention.as_secs_f64().into(), most.into()];
-    table
-        .write(|| Spi::run_with_args(&sql, &arguments))
-        .or_raise();
+    let deleted: SpiResult<usize> = table.write(|| {
+        Spi::connect_mut(|client| Ok(client.update(sql.as_str(), None, &arguments)?.len()))
+    });
+    i64::try_from(deleted.or_raise()).unwrap_or(i64::MAX)
 }

@@ -23,8 +23,8 @@ const LEAVES: usize = 32;
 /// An insert into an expired leaf, which only a very late redelivery does, waits no longer than this.
 const TRUNCATE_WITHIN: Duration = Duration::from_millis(10);
 
-/// Entries that were sent by a clock ahead of ours count like others: their messages may come again, too. Those that were
-/// sent further ahead than this, which no clock that is merely wrong explains, would keep their leaf almost for ever.
+/// Entries that were sent by a clock ahead of ours count like others: their messages may come again, too. Those that
+/// were sent further ahead than this would keep their leaf almost for ever.
 const DAYS_AHEAD_THAT_COUNT: i32 = 400;
 
 /// Whether to count what is pruned.

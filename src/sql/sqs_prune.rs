@@ -19,5 +19,5 @@ fn sqs_prune(max_entries: default!(Option<i64>, 100_000)) -> Result<i64, ErrorRe
     let most = positive("max_entries", most)?;
     let pruned = prune(settings::ledger_retention(), most, Counting::Yes);
     vault::prune(settings::vault_retention(), most);
-    Ok(pruned)
+    Ok(pruned.entries)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 
-use crate::ingest::{Counting, prune};
+use crate::ingest::{Counting, Pruned, prune};
 use crate::pg::error::Caught;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::transaction;
@@ -66,7 +66,13 @@ impl Pruning {
 }
 
 fn prune_ledger() -> Result<i64, Caught> {
-    in_transaction(|| prune(settings::ledger_retention(), STEP, Counting::No))
+    in_transaction(|| {
+        let Pruned {
+            entries,
+            rejections,
+        } = prune(settings::ledger_retention(), STEP, Counting::No);
+        entries.max(rejections)
+    })
 }
 
 fn prune_vault() -> Result<i64, Caught> {

@@ -1,5 +1,7 @@
 //! Old entries of the ledger are pruned by the launcher, and by hand.
 
+use std::time::Duration;
+
 use tests::database::Database;
 use tests::wait::eventually;
 use tests::workers::{ARRIVE_WITHIN, admin};
@@ -52,4 +54,26 @@ fn ledger_entries_can_be_pruned_by_hand() {
         let error = session.error_of(&format!("SELECT {call}"));
         assert_eq!(error.code().code(), sqlstate, "{call}: {error:?}");
     }
+}
+
+#[test]
+fn the_launcher_prunes_rejections_as_fast_as_the_ledger() {
+    let mut scene = scene(&[]);
+    scene.admin.run(
+        "INSERT INTO sqs_rejected (queue_url, message_id, reason, sqlstate, times_seen, first_seen, last_seen)
+         SELECT 'q', n, 'old', '22023', 1, now() - interval '20 days', now() - interval '20 days'
+         FROM generate_series(1, 3500) AS n",
+    );
+    // A launcher prunes when it starts.
+    let launcher = scene.admin.launcher().unwrap();
+    scene
+        .admin
+        .run(&format!("SELECT pg_terminate_backend({launcher})"));
+
+    eventually(
+        "all rejections are gone",
+        Duration::from_secs(20),
+        || scene.admin.number("SELECT count(*) FROM sqs_rejected"),
+        |left| *left == 0,
+    );
 }
