@@ -10,8 +10,8 @@ use queue::{Description, Error, ErrorKind, PendingAnswer};
 use crate::ingest::{allowed_queue, note_retention};
 use crate::io_thread;
 use crate::own_tables::{OwnTable, QUEUE};
-use crate::pg::transaction;
-use crate::report;
+use crate::pg::{database, transaction};
+use crate::report::{self, LastReport};
 use crate::stat::QueueStat;
 
 /// How often a queue is asked.
@@ -25,7 +25,11 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the launcher has asked of queues, by their URLs.
 #[derive(Default)]
-pub struct Backlogs(HashMap<String, Asked>);
+pub struct Backlogs {
+    asked: HashMap<String, Asked>,
+    /// What keeps answers from being recorded is the same for all queues.
+    reported: LastReport,
+}
 
 struct Asked {
     at: Instant,
@@ -35,19 +39,20 @@ struct Asked {
 impl Backlogs {
     /// Asks those of `queues` that are due, and collects the answers that have arrived; returns when to call again.
     pub fn step(&mut self, queues: &[String]) -> Duration {
-        self.0.retain(|url, _| queues.contains(url));
+        let Backlogs { asked, reported } = self;
+        asked.retain(|url, _| queues.contains(url));
         for url in queues {
-            let asked = self.0.get(url);
-            if asked.is_none_or(|asked| asked.at.elapsed() >= ASK_INTERVAL) {
-                self.0.insert(url.clone(), ask(url));
+            let last = asked.get(url);
+            if last.is_none_or(|last| last.at.elapsed() >= ASK_INTERVAL) {
+                asked.insert(url.clone(), ask(url));
             }
         }
-        for (url, asked) in &mut self.0 {
+        for (url, asked) in asked.iter_mut() {
             if let Some(answer) = asked.take_answer() {
-                use_answer(url, answer);
+                use_answer(url, answer, reported);
             }
         }
-        let pauses = self.0.values().map(Asked::pause);
+        let pauses = asked.values().map(Asked::pause);
         pauses.min().unwrap_or(ASK_INTERVAL)
     }
 }
@@ -83,13 +88,13 @@ impl Asked {
     }
 }
 
-fn use_answer(url: &str, answer: Result<Description, Error>) {
+fn use_answer(url: &str, answer: Result<Description, Error>, reported: &mut LastReport) {
     let stat = QueueStat::of(url);
     match answer {
         Ok(description) => {
             stat.set_backlog(description.attributes.visible);
             if let Some(retention) = description.longest_retention() {
-                record(url, retention);
+                record(url, retention, reported);
             }
         }
         // The last answer is still of use.
@@ -98,15 +103,23 @@ fn use_answer(url: &str, answer: Result<Description, Error>) {
     }
 }
 
-fn record(url: &str, retention: Duration) {
+/// Where transactions are read-only by default, nothing is recorded, and the ledger remembers for as long as it is
+/// told.
+fn record(url: &str, retention: Duration, reported: &mut LastReport) {
     let recorded = transaction::run(|| {
-        if let Ok(table) = OwnTable::find(QUEUE) {
+        if !database::is_read_only()
+            && let Ok(table) = OwnTable::find(QUEUE)
+        {
             note_retention(&table, url, retention);
         }
         Ok::<_, Infallible>(())
     });
-    if let Err(error) = recorded {
-        let what = format!("could not record the retention period of queue \"{url}\"");
-        report::warn(&what, &error);
+    match recorded {
+        Ok(_) => reported.forget(),
+        Err(error) if reported.is_news(error.message()) => {
+            let what = format!("could not record the retention period of queue \"{url}\"");
+            report::warn(&what, &error);
+        }
+        Err(_) => {}
     }
 }

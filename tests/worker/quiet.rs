@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tests::wait::eventually;
-use tests::workers::PROMPTLY;
+use tests::workers::{LogSince, PROMPTLY};
 
 use super::{Scene, scene};
 
@@ -96,4 +96,30 @@ fn processor_time(pid: i32) -> Duration {
     // SAFETY: sysconf has no preconditions.
     let ticks_a_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     Duration::from_secs(ticks) / u32::try_from(ticks_a_second).unwrap()
+}
+
+#[test]
+fn a_server_that_is_read_only_by_default_is_not_warned_about_every_queue() {
+    let mut scene = scene(&[]);
+    let log = LogSince::now(&scene.cluster);
+    scene.admin.run("SET default_transaction_read_only = off");
+    scene
+        .admin
+        .run("ALTER SYSTEM SET default_transaction_read_only = on");
+    scene.admin.run("SELECT pg_reload_conf()");
+    scene
+        .sqs
+        .set_attribute(&scene.queue, "MessageRetentionPeriod", 345_600);
+    scene.admin.subscribe(&scene.queue);
+
+    eventually(
+        "the queue has told its backlog",
+        Duration::from_secs(20),
+        || scene.admin.text("SELECT max(backlog) FROM sqs_stat"),
+        Option::is_some,
+    );
+
+    let complaints = log.complaints();
+    let of_retention = |line: &&String| line.contains("retention period");
+    assert_eq!(complaints.iter().find(of_retention), None);
 }
