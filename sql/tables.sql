@@ -18,10 +18,10 @@ DECLARE
     leaf text;
 BEGIN
     FOR day IN 0..31 LOOP
-        leaf := pg_catalog.format('@extschema@.sqs_ledger_%s', pg_catalog.lpad(day::text, 2, '0'));
+        leaf := pg_catalog.format('%s.sqs_ledger_%s', '@extschema@', pg_catalog.lpad(day::text, 2, '0'));
         EXECUTE pg_catalog.format(
-            'CREATE TABLE %s PARTITION OF @extschema@.sqs_ledger (PRIMARY KEY (sent_at, message_id)) FOR VALUES IN (%s)
-             WITH (autovacuum_vacuum_insert_threshold = -1)', leaf, day);
+            'CREATE TABLE %s PARTITION OF %s.sqs_ledger (PRIMARY KEY (sent_at, message_id)) FOR VALUES IN (%s)
+             WITH (autovacuum_vacuum_insert_threshold = -1)', leaf, '@extschema@', day);
         EXECUTE pg_catalog.format(
             'COMMENT ON TABLE %s IS %L',
             leaf, pg_catalog.format('Days of the ledger whose number modulo 32 is %s', day));

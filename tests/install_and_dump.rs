@@ -629,3 +629,27 @@ fn a_database_that_is_not_utf8_is_refused() {
         maintenance.run(&format!("DROP DATABASE {name} WITH (FORCE)"));
     }
 }
+
+#[test]
+fn it_works_in_a_schema_whose_name_looks_like_a_format() {
+    let database = Database::bare(Cluster::shared());
+    let server = ScriptedSqs::start();
+    let queue = server.queue();
+    queue.send(&logins::good(1));
+    let mut session = database.connect();
+    session.run(r#"CREATE SCHEMA "a%s%L%"; CREATE EXTENSION user_logins_sqs SCHEMA "a%s%L%""#);
+    let rows = format!(r#"SELECT "a%s%L%".sqs_ingest('{}', 1)"#, queue.url());
+    assert_eq!(session.number(&rows), 1);
+}
+
+#[test]
+fn a_table_of_ones_own_takes_the_place_of_ours_whatever_types_there_are() {
+    let database = Database::shared();
+    let mut session = database.connect();
+    session.run(
+        "DROP EXTENSION user_logins_sqs; DROP TABLE user_logins; CREATE EXTENSION user_logins_sqs",
+    );
+    session.run("CREATE DOMAIN public.\"char\" AS integer; SET search_path = public, pg_catalog");
+
+    session.run("CREATE TABLE user_logins (id integer)");
+}

@@ -93,7 +93,7 @@ fn row_if_untouched(table: pg_sys::Oid) -> SpiResult<Option<String>> {
                    SELECT FROM pg_catalog.pg_depend AS d \
                    WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass \
                      AND d.refobjid OPERATOR(pg_catalog.=) c.oid \
-                     AND d.deptype OPERATOR(pg_catalog.=) ANY (ARRAY['n', 'a']::\"char\"[]))",
+                     AND d.deptype OPERATOR(pg_catalog.=) ANY (ARRAY['n', 'a']::pg_catalog.\"char\"[]))",
             Some(1),
             &[table.into()],
         )?;
