@@ -263,10 +263,18 @@ impl OwnTable {
                 .iter()
                 .find(|trigger| !triggers::is_ours(trigger, &self.bare_name))
             {
-                let trigger = quote::identifier(&trigger.name);
+                let name = quote::identifier(&trigger.name);
+                let remedy = match relation::foreign_key(trigger.constraint) {
+                    None => format!("Use DROP TRIGGER {name} ON {table}."),
+                    Some((referring, key)) => format!(
+                        "Use ALTER TABLE {} DROP CONSTRAINT {}.",
+                        relation::name_of(referring),
+                        quote::identifier(&key)
+                    ),
+                };
                 return Err(Failure::ForeignCode {
-                    what: format!("trigger {trigger} on table {table}"),
-                    remedy: format!("Use DROP TRIGGER {trigger} ON {table}."),
+                    what: format!("trigger {name} on table {table}"),
+                    remedy,
                 });
             }
             if relation::has_rules(relation) {

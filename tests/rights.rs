@@ -130,6 +130,15 @@ fn a_foreign_key_that_refers_to_the_ledger_is_foreign_too() {
     );
 
     scene.expect_refused(&mut session, "RI_ConstraintTrigger");
+    let hint = session
+        .ingest_error(&scene.queue, 10)
+        .hint()
+        .unwrap()
+        .to_owned();
+    let remedy = hint.trim_start_matches("Use ").trim_end_matches('.');
+    assert!(remedy.starts_with("ALTER TABLE"), "{hint}");
+    session.run(remedy);
+    assert_eq!(session.ingest(&scene.queue, 10), 3);
 }
 
 #[test]

@@ -153,6 +153,8 @@ pub struct Trigger {
     pub kind: u32,
     /// The columns that its UPDATE is of; none: all.
     pub columns: Vec<i16>,
+    /// The constraint that it enforces, if any.
+    pub constraint: pg_sys::Oid,
     /// It has no condition and no arguments.
     pub is_plain: bool,
     /// Whether it fires.
@@ -198,6 +200,7 @@ pub fn triggers(relation: pg_sys::Oid) -> Vec<Trigger> {
                 function: trigger.tgfoid,
                 kind: u32::from(trigger.tgtype.cast_unsigned()),
                 columns: columns_of(trigger),
+                constraint: trigger.tgconstraint,
                 is_plain: trigger.tgqual.is_null() && trigger.tgnargs == 0,
                 enabled: match trigger.tgenabled as u8 {
                     pg_sys::TRIGGER_FIRES_ALWAYS => Enabled::Always,
@@ -208,6 +211,22 @@ pub fn triggers(relation: pg_sys::Oid) -> Vec<Trigger> {
             })
             .collect()
     }
+}
+
+/// The table and the name of the foreign key that `constraint` is, or is a partition's part of, if it is one.
+pub fn foreign_key(constraint: pg_sys::Oid) -> Option<(pg_sys::Oid, String)> {
+    let found = query::two(
+        "WITH RECURSIVE part AS ( \
+           SELECT conparentid, conrelid, conname FROM pg_catalog.pg_constraint \
+           WHERE oid OPERATOR(pg_catalog.=) $1 AND contype OPERATOR(pg_catalog.=) 'f' \
+           UNION ALL \
+           SELECT whole.conparentid, whole.conrelid, whole.conname FROM part \
+           JOIN pg_catalog.pg_constraint AS whole ON whole.oid OPERATOR(pg_catalog.=) part.conparentid) \
+         SELECT conrelid, conname::pg_catalog.text FROM part WHERE conparentid OPERATOR(pg_catalog.=) 0",
+        &[constraint.into()],
+    );
+    let (table, name) = found.or_raise();
+    table.zip(name)
 }
 
 /// # Safety
