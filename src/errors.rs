@@ -66,6 +66,15 @@ pub enum Failure {
     ForeignRows { table: String },
     /// `what` would run with the rights of the owner of a table of ours.
     ForeignCode { what: String, remedy: String },
+    /// The owner of a table of ours may not use it.
+    OwnerLacksRight {
+        owner: String,
+        table: String,
+        right: String,
+        object: String,
+    },
+    /// Nothing keeps a message from being entered in the ledger twice.
+    NoLedgerKey { ledger: String },
     /// The name of a table of ours means another one than it did before.
     Renamed { table: String },
     /// A trigger of ours that the vault relies on does not do its work.
@@ -300,6 +309,18 @@ fn report_of(failure: Failure) -> Report {
         )
         .detail("The extension writes its tables with their owners' privileges, and would run that code with them.")
         .hint(remedy),
+        OwnerLacksRight { owner, table, right, object } => Said::new(
+            ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("role {owner}, the owner of table {table}, does not have {right} privilege on {object}"),
+        )
+        .detail("The extension uses its tables with their owners' privileges. Nothing was received.")
+        .hint(format!("Use GRANT {right} ON {object} TO {owner}.")),
+        NoLedgerKey { ledger } => Said::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("table {ledger} has no unique index on (sent_at, message_id)"),
+        )
+        .detail("A redelivered message would become a second row. Nothing was received.")
+        .hint(format!("Use CREATE UNIQUE INDEX ON {ledger} (sent_at, message_id).")),
         Renamed { table } => Said::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {table} was renamed or moved while it was in use"),

@@ -21,8 +21,9 @@ use schema::Name;
 pub use triggers::IdleTrigger;
 
 use crate::errors::Failure;
-use crate::pg::identity::{as_role, may_act_for};
+use crate::pg::identity::{as_role, may_act_for, role_name};
 use crate::pg::or_raise::OrRaise;
+use crate::pg::relation::Right;
 use crate::pg::{self, database, extension, quote, relation};
 
 /// The name of the extension.
@@ -116,14 +117,47 @@ impl OwnTable {
     /// functions in constraints, defaults and indexes. Takes no lock on partitions whose row in `pg_class` says that
     /// nothing is attached to them: another session may be truncating one.
     ///
+    /// Also checks that its owner, whose rights it is used with, may use it.
+    ///
     /// # Errors
-    /// [`Failure::ForeignCode`].
+    /// [`Failure::ForeignCode`], [`Failure::OwnerLacksRight`].
     pub fn check(&self) -> Result<(), Failure> {
+        self.check_rights_of_owner()?;
         let mut suspects = self.with_partitions();
         let owner = self.owner();
         suspects
             .retain(|&relation| relation == self.oid || !relation::is_surely_bare(relation, owner));
         self.check_relations(&suspects)
+    }
+
+    /// An owner can lack rights that others have: on the schema, or once they were revoked.
+    fn check_rights_of_owner(&self) -> Result<(), Failure> {
+        let owner = self.owner();
+        let lacks = |right: &str, object: String| {
+            Err(Failure::OwnerLacksRight {
+                owner: quote::identifier(&role_name(owner)),
+                table: self.name.clone(),
+                right: right.to_owned(),
+                object,
+            })
+        };
+        if !pg::schema::may_use(owner, self.schema) {
+            let schema = pg::schema::name(self.schema).unwrap_or_default();
+            let schema = quote::identifier(&schema.to_string_lossy());
+            return lacks("USAGE", format!("schema {schema}"));
+        }
+        let needed: &[Right] = match self.bare_name.as_c_str() {
+            name if name == SUBSCRIPTION => &[Right::Select],
+            name if name == LEDGER || name == QUEUE => &[Right::Select, Right::Insert],
+            _ => &[Right::Select, Right::Insert, Right::Update],
+        };
+        match needed
+            .iter()
+            .find(|right| !right.is_had_by(owner, self.oid))
+        {
+            None => Ok(()),
+            Some(right) => lacks(right.name(), format!("table {}", self.name)),
+        }
     }
 
     /// Locks the table for reading until the transaction ends, if that is possible without waiting.

@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use tests::check_report::Report;
 use tests::database::{Database, Session};
 use tests::queue::{Counts, Queue};
+use tests::scene::Scene;
 use tests::scripted::{Answer, ScriptedSqs};
 use tests::wait::eventually;
 use tests::{localstack, logins};
@@ -415,4 +417,38 @@ fn the_checks_see_a_second_row() {
 
     assert_eq!(session.logins(), 10);
     assert!(catch_unwind(AssertUnwindSafe(|| expect_each_once(&mut session, 5))).is_err());
+}
+
+#[test]
+fn a_ledger_that_cannot_tell_duplicates_stops_every_call_before_it_receives() {
+    const REPLACE: &str = "
+        DO $$ DECLARE part regclass; BEGIN
+          FOR part IN SELECT relid FROM pg_partition_tree('sqs_ledger') LOOP
+            EXECUTE format('ALTER EXTENSION user_logins_sqs DROP TABLE %s', part);
+          END LOOP;
+        END $$;
+        DROP TABLE sqs_ledger;
+        CREATE TABLE sqs_ledger (sent_at timestamptz, message_id uuid, extra integer)";
+    for index in [
+        "",
+        "CREATE INDEX ON sqs_ledger (sent_at, message_id)",
+        "CREATE UNIQUE INDEX ON sqs_ledger (sent_at, message_id, extra)",
+        "CREATE UNIQUE INDEX ON sqs_ledger (sent_at, message_id) WHERE extra > 0",
+    ] {
+        let mut scene = Scene::shared();
+        scene.session.run(REPLACE).run(index);
+        scene.queue.send(&logins::good(1));
+
+        let error = scene.session.ingest_error(&scene.queue, 1);
+
+        assert_eq!(error.code().code(), "55000", "{index}: {error:?}");
+        assert!(error.message().contains("unique index"), "{error:?}");
+        assert!(scene.sqs.calls().is_empty(), "{index}");
+        let report = Report::here(&mut scene.session);
+        report.expect("tables of the extension", "error", "unique index");
+        let hint = error.hint().unwrap();
+        let remedy = hint.trim_start_matches("Use ").trim_end_matches('.');
+        scene.session.run(remedy);
+        assert_eq!(scene.session.ingest(&scene.queue, 1), 1);
+    }
 }

@@ -1,6 +1,7 @@
 //! A GRANT on the extension's tables never turns into the rights of their owner: no code of others runs while they are
 //! written.
 
+use tests::check_report::Report;
 use tests::cluster::Cluster;
 use tests::database::{Database, Session};
 use tests::queue::{Counts, Queue};
@@ -139,6 +140,48 @@ fn a_foreign_key_that_refers_to_the_ledger_is_foreign_too() {
     assert!(remedy.starts_with("ALTER TABLE"), "{hint}");
     session.run(remedy);
     assert_eq!(session.ingest(&scene.queue, 10), 3);
+}
+
+#[test]
+fn a_table_that_its_owner_may_not_write_stops_every_call_before_it_receives() {
+    for (revoked, missing) in [
+        ("USAGE ON SCHEMA public FROM PUBLIC", "schema public"),
+        (
+            "INSERT ON sqs_ledger FROM {owner}",
+            "table public.sqs_ledger",
+        ),
+        ("SELECT ON sqs_queue FROM {owner}", "table public.sqs_queue"),
+        (
+            "UPDATE ON sqs_rejected FROM {owner}",
+            "table public.sqs_rejected",
+        ),
+    ] {
+        let mut scene = scene();
+        let owner = run::unique_name("owner");
+        scene.admin.run(&format!(
+            "CREATE ROLE {owner};
+             ALTER TABLE sqs_ledger OWNER TO {owner};
+             ALTER TABLE sqs_queue OWNER TO {owner};
+             ALTER TABLE sqs_rejected OWNER TO {owner};
+             REVOKE {}",
+            revoked.replace("{owner}", &owner)
+        ));
+
+        let error = scene.connect().ingest_error(&scene.queue, 10);
+
+        assert_eq!(error.code().code(), "42501", "{revoked}: {error:?}");
+        assert!(error.message().contains(missing), "{error:?}");
+        assert!(scene.server.calls().is_empty(), "{revoked}");
+        let report = Report::here(&mut scene.database.connect());
+        report.expect("tables of the extension", "error", missing);
+        let hint = error.hint().unwrap();
+        let remedy = hint.trim_start_matches("Use ").trim_end_matches('.');
+        scene.admin.run(remedy);
+        assert_eq!(scene.connect().ingest(&scene.queue, 10), 3);
+        scene.admin.run(&format!(
+            "REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner}; DROP ROLE {owner}"
+        ));
+    }
 }
 
 #[test]

@@ -24,6 +24,9 @@ pub fn own_tables() -> Finding {
             return failure.into();
         }
     }
+    if let Err(failure) = OwnTable::find(LEDGER).and_then(|ledger| ingest::check_key(&ledger)) {
+        return failure.into();
+    }
     Finding::ok("no trigger, rule or function from outside the extension is attached to them")
 }
 

@@ -5,18 +5,19 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use pgrx::datum::TimestampWithTimeZone;
-use pgrx::pg_sys::{BuiltinOid, PgOid};
+use pgrx::pg_sys::{BuiltinOid, Oid, PgOid};
 use pgrx::spi::{OwnedPreparedStatement, SpiResult, SpiTupleTable};
 use pgrx::{Spi, Uuid};
 
 use super::message::Row;
 use super::ring::Ring;
+use crate::errors::Failure;
 use crate::own_tables::OwnTable;
 use crate::pg::array::{self, rows_of};
 use crate::pg::or_raise::OrRaise;
 use crate::pg::setting::with_lock_timeout;
 use crate::pg::subtransaction::attempt_to_keep;
-use crate::pg::{clock, relation};
+use crate::pg::{clock, query, relation};
 
 /// The ledger's key. A redelivery carries the same time of sending, so the pair is as exact as the id alone, and
 /// new entries go to the right edge of the index.
@@ -202,6 +203,41 @@ impl Ledger {
             Some(ring) => self.table.write_partitions(&ring.leaves_of(keys), work),
             None => self.table.write(work),
         }
+    }
+}
+
+/// Checks that a message can be entered once only, where somebody has replaced the ledger: the ring has its keys. That
+/// of a foreign table is on the other server.
+///
+/// # Errors
+/// [`Failure::NoLedgerKey`].
+pub fn check_key(ledger: &OwnTable) -> Result<(), Failure> {
+    const WITHOUT_KEY: &str = "\
+        SELECT class.oid FROM pg_catalog.pg_class AS class \
+        WHERE class.oid OPERATOR(pg_catalog.=) ANY ($1) AND class.relkind OPERATOR(pg_catalog.=) 'r' \
+          AND NOT EXISTS ( \
+            SELECT FROM pg_catalog.pg_index AS index \
+            WHERE index.indrelid OPERATOR(pg_catalog.=) class.oid \
+              AND index.indisunique AND index.indimmediate AND index.indisvalid \
+              AND index.indpred IS NULL AND index.indexprs IS NULL \
+              AND index.indnkeyatts OPERATOR(pg_catalog.=) 2 \
+              AND 2 OPERATOR(pg_catalog.=) ( \
+                SELECT pg_catalog.count(*) FROM pg_catalog.pg_attribute AS attribute \
+                WHERE attribute.attrelid OPERATOR(pg_catalog.=) class.oid \
+                  AND attribute.attname OPERATOR(pg_catalog.=) ANY (ARRAY['sent_at', 'message_id']) \
+                  AND (attribute.attnum OPERATOR(pg_catalog.=) index.indkey[0] \
+                    OR attribute.attnum OPERATOR(pg_catalog.=) index.indkey[1]))) \
+        LIMIT 1";
+    if Ring::of(ledger).is_some() {
+        return Ok(());
+    }
+    let without: SpiResult<Option<Oid>> =
+        query::one(WITHOUT_KEY, &[ledger.with_partitions().into()]);
+    match without.or_raise() {
+        None => Ok(()),
+        Some(table) => Err(Failure::NoLedgerKey {
+            ledger: relation::name_of(table),
+        }),
     }
 }
 

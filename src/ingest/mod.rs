@@ -33,6 +33,7 @@ mod writer;
 mod writer_state;
 
 pub use intake::Intake;
+pub use ledger::check_key;
 pub use message::Taken;
 pub use peek::{Peek, Peeked, peek};
 pub use pruning::{Pruned, prune, prune_daily, retention};

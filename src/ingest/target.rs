@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Oid};
 
+use super::ledger::check_key;
 use super::statements::Statements;
 use crate::errors::Failure;
 use crate::own_tables::{EXTENSION, LEDGER, OwnTable, QUEUE, REJECTED};
@@ -61,6 +62,7 @@ impl Target {
         ledger.check()?;
         rejected.check()?;
         queues.check()?;
+        check_key(&ledger)?;
         let target = Target {
             user_logins: relation::qualified_name(schema, USER_LOGINS),
             ledger,

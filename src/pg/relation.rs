@@ -134,6 +134,37 @@ pub fn may_insert(relation: pg_sys::Oid, columns: &[&Column]) -> bool {
     }
 }
 
+/// A right on a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Right {
+    Select,
+    Insert,
+    Update,
+}
+
+impl Right {
+    /// Its name in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Right::Select => "SELECT",
+            Right::Insert => "INSERT",
+            Right::Update => "UPDATE",
+        }
+    }
+
+    /// Whether `role` has it on the relation.
+    pub fn is_had_by(self, role: pg_sys::Oid, relation: pg_sys::Oid) -> bool {
+        let mode = pg_sys::AclMode::from(match self {
+            Right::Select => pg_sys::ACL_SELECT,
+            Right::Insert => pg_sys::ACL_INSERT,
+            Right::Update => pg_sys::ACL_UPDATE,
+        });
+        // SAFETY: a privilege check on a relation that is there.
+        let checked = unsafe { pg_sys::pg_class_aclcheck(relation, role, mode) };
+        checked == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
 /// Whether rows can be inserted at all: a table, or a view or foreign table that takes INSERT.
 pub fn takes_insert(relation: pg_sys::Oid) -> bool {
     // SAFETY: opens the relation itself, and gives 0 where it is gone; null lists and sets are Postgres' empty ones.

@@ -25,6 +25,19 @@ pub fn name(schema: Oid) -> Option<CString> {
     }
 }
 
+/// Whether `role` may use what is in the schema.
+pub fn may_use(role: Oid, schema: Oid) -> bool {
+    let usage = pg_sys::AclMode::from(pg_sys::ACL_USAGE);
+    // SAFETY: a privilege check; raises an error if there is no such schema.
+    #[cfg(feature = "pg15")]
+    let checked = unsafe { pg_sys::pg_namespace_aclcheck(schema, role, usage) };
+    // SAFETY: as above.
+    #[cfg(not(feature = "pg15"))]
+    let checked =
+        unsafe { pg_sys::object_aclcheck(pg_sys::NamespaceRelationId, schema, role, usage) };
+    checked == pg_sys::AclResult::ACLCHECK_OK
+}
+
 /// Whether everybody who may rename the schema has the rights of `role` anyway.
 pub fn is_in_the_hands_of(schema: Oid, role: Oid) -> bool {
     renamer(schema).is_some_and(|renamer| may_act_for(renamer, role))
