@@ -229,6 +229,20 @@ fn a_schema_of_somebody_elses_cannot_be_renamed_while_a_transaction_writes_into_
 }
 
 #[test]
+fn a_call_that_receives_nothing_prunes_in_a_schema_of_somebody_elses_as_well() {
+    let mut scene = scene();
+    scene
+        .admin
+        .run("INSERT INTO sqs_ledger VALUES (now() - interval '20 days', gen_random_uuid())");
+    let mut session = scene.database.connect_as(&scene.bob);
+
+    assert_eq!(session.ingest(&scene.queue, 1), 0);
+
+    assert_eq!(session.take_notices().len(), 0);
+    assert_eq!(scene.admin.number("SELECT count(*) FROM sqs_ledger"), 0);
+}
+
+#[test]
 fn a_schema_that_is_being_renamed_does_not_hold_up_the_launcher() {
     let cluster = workers::site();
     let mut admin = workers::admin(&cluster);

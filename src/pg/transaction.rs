@@ -67,9 +67,10 @@ pub fn listen(listener: &'static Listener) {
     }
 }
 
-/// Calls `tell` for each listener. A listener must not register another one meanwhile.
+/// Calls `tell` for each listener. One that is registered meanwhile is told of what comes next.
 fn each(tell: impl Fn(&Listener)) {
-    LISTENERS.with_borrow(|listeners| listeners.iter().for_each(|listener| tell(listener)));
+    let listeners = LISTENERS.with_borrow(Vec::clone);
+    listeners.iter().for_each(|listener| tell(listener));
 }
 
 /// Whether the current transaction outlives the statement, so that its user decides when it ends.
