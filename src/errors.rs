@@ -309,19 +309,19 @@ fn report_of(failure: Failure) -> Report {
         )
         .detail("The extension writes its tables with their owners' privileges, and would run that code with them.")
         .hint(remedy),
-        OwnerLacksRight { owner, table, right, object } => Said::new(
+        OwnerLacksRight { owner, table, right, object } => Report::new(
             ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("role {owner}, the owner of table {table}, does not have {right} privilege on {object}"),
         )
         .detail("The extension uses its tables with their owners' privileges. Nothing was received.")
         .hint(format!("Use GRANT {right} ON {object} TO {owner}.")),
-        NoLedgerKey { ledger } => Said::new(
+        NoLedgerKey { ledger } => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {ledger} has no unique index on (sent_at, message_id)"),
         )
         .detail("A redelivered message would become a second row. Nothing was received.")
         .hint(format!("Use CREATE UNIQUE INDEX ON {ledger} (sent_at, message_id).")),
-        Renamed { table } => Said::new(
+        Renamed { table } => Report::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {table} was renamed or moved while it was in use"),
         )
