@@ -428,6 +428,26 @@ mod tests {
                 Some("eu-west-1"),
             ),
             (
+                "https://sqs.us-iso-east-1.c2s.ic.gov/123456789012/login-queue",
+                true,
+                Some("us-iso-east-1"),
+            ),
+            (
+                "https://sqs.us-iso-east-1.api.aws.ic.gov/123456789012/login-queue",
+                true,
+                Some("us-iso-east-1"),
+            ),
+            (
+                "https://sqs.us-isob-east-1.api.aws.scloud/123456789012/login-queue",
+                true,
+                Some("us-isob-east-1"),
+            ),
+            (
+                "https://sqs.cn-north-1.api.amazonwebservices.com.cn/123456789012/login-queue",
+                true,
+                Some("cn-north-1"),
+            ),
+            (
                 "https://eu-west-1.queue.amazonaws.com/123456789012/login-queue",
                 true,
                 Some("eu-west-1"),
