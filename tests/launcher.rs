@@ -414,11 +414,12 @@ mod waits_for_nobody {
         locker.run("BEGIN; LOCK TABLE sqs_subscription");
         let seen = format!(
             "SELECT (SELECT count(*) FROM pg_locks WHERE pid = {launcher} AND NOT granted),
-                    (SELECT backend_xmin FROM pg_stat_activity WHERE pid = {launcher})"
+                    (SELECT backend_xmin FROM pg_stat_activity
+                     WHERE pid = {launcher} AND xact_start < clock_timestamp() - interval '500 ms')"
         );
 
         throughout(
-            "the launcher holds no snapshot and waits for no lock",
+            "the launcher holds no snapshot for long and waits for no lock",
             SEVERAL_LOOKS,
             || admin.rows(&seen),
             |rows| *rows == [[Some("0".to_owned()), None]],

@@ -2,8 +2,8 @@
 //!
 //! The ledger has to remember a message for as long as its queue may redeliver it. A session that ingests
 //! records the queue, once a day, in the same transaction as its entries; one that may ask the queue for its retention
-//! period records the answer. Rows are only ever inserted, each under a key of its own, so that no session waits for
-//! the transaction of another.
+//! period records the answer. Rows are only ever inserted, under the time of recording, so that no session waits for the
+//! transaction of another, unless both record in the same microsecond.
 
 use std::time::Duration;
 
@@ -35,7 +35,10 @@ pub fn note_ingest(table: &OwnTable, queue_url: &str) {
         if is_noted {
             return Ok(());
         }
-        let insert = format!("INSERT INTO {} (queue_url) VALUES ($1)", table.name());
+        let insert = format!(
+            "INSERT INTO {} (queue_url) VALUES ($1) ON CONFLICT DO NOTHING",
+            table.name()
+        );
         table.write(|| Spi::run_with_args(&insert, &[queue_url.into()]))
     });
     noted.or_raise();
@@ -65,7 +68,7 @@ pub fn note_retention(table: &OwnTable, queue_url: &str, retention: Duration) {
            SELECT FROM {name} WHERE queue_url OPERATOR(pg_catalog.=) $1 \
              AND message_retention OPERATOR(pg_catalog.=) pg_catalog.make_interval(secs => $2) \
              AND recorded OPERATOR(pg_catalog.>) \
-               (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(hours => $3)))"
+               (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(hours => $3)))          ON CONFLICT DO NOTHING"
     );
     let arguments = [
         queue_url.into(),

@@ -181,14 +181,9 @@ impl Engine {
         }
     }
 
-    /// Whether messages of `remote` are not to be released now: a poll whose messages nobody wants would take them, and
-    /// each time that a message is received counts against the queue's `maxReceiveCount`.
-    pub(crate) fn holds_back_releases(&self, remote: &Remote) -> bool {
-        if self.is_closing() {
-            !self.may_release.get()
-        } else {
-            remote.has_unwanted_polls()
-        }
+    /// Whether releases wait until the thread that ends has seen its youngest polls end.
+    pub(crate) fn holds_back_releases(&self) -> bool {
+        self.is_closing() && !self.may_release.get()
     }
 
     async fn shut_down(self: &Rc<Engine>, deadline: Instant) -> bool {

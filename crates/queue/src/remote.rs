@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::observed::Queue;
@@ -21,6 +21,9 @@ const FIRST_CALLS: usize = 16;
 /// Most messages that a queue lets be in flight (SQS developer guide, "Quotas").
 pub const MOST_IN_FLIGHT: usize = 120_000;
 
+/// Longer than a poll of a second, which is the default of `sqs_ingest`, takes.
+const LONGEST_WAIT_OF_RELEASES: Duration = Duration::from_millis(1_500);
+
 /// There is one for each queue, however many receive from it, so that what they settle shares calls.
 pub(crate) struct Remote {
     pub url: String,
@@ -31,6 +34,8 @@ pub(crate) struct Remote {
     pub leaves: Lane,
     held: Cell<usize>,
     receives: RefCell<Vec<Weak<dyn Polling>>>,
+    /// Releases that wait for polls wait no longer than until then.
+    releases_wait_until: Cell<Option<Instant>>,
 }
 
 /// A receive, as those see it who release messages of its queue.
@@ -66,6 +71,7 @@ impl Remote {
             leaves: Lane::of(most),
             held: Cell::new(0),
             receives: RefCell::default(),
+            releases_wait_until: Cell::default(),
         }
     }
 
@@ -81,8 +87,21 @@ impl Remote {
         receives.push(receive);
     }
 
-    /// Whether polls wait that would take what is released now, although nobody wants it of them.
-    pub(crate) fn has_unwanted_polls(&self) -> bool {
+    /// Until when releases had better wait for polls that would take what is released now, although nobody wants it of
+    /// them; none if there is no such poll. Most end soon. Of those that do not, each message is taken once at most,
+    /// since what they bring is not released before all of them have ended.
+    pub(crate) fn releases_wait_until(&self) -> Option<Instant> {
+        if !self.has_unwanted_polls() {
+            self.releases_wait_until.set(None);
+            return None;
+        }
+        let until = self.releases_wait_until.get();
+        let until = until.unwrap_or_else(|| Instant::now() + LONGEST_WAIT_OF_RELEASES);
+        self.releases_wait_until.set(Some(until));
+        Some(until)
+    }
+
+    fn has_unwanted_polls(&self) -> bool {
         let receives = self.receives.borrow();
         let mut receives = receives.iter().filter_map(Weak::upgrade);
         receives.any(|receive| receive.has_unwanted_polls())

@@ -97,7 +97,7 @@ fn start_calls_soon(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
 /// Starts as many calls as the window allows and the pending receipts need.
 fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
     let lane = fate.lane(remote);
-    if fate == Fate::Release && engine.holds_back_releases(remote) {
+    if fate == Fate::Release && must_wait(engine, remote) {
         return;
     }
     while lane.calls.get() < lane.window.borrow().size() {
@@ -120,6 +120,27 @@ fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
         };
         engine.spawn(carry_out(request));
     }
+}
+
+/// Whether messages of `remote` are not to be released yet: a poll whose messages nobody wants would take them, and each
+/// time that a message is received counts against the queue's `maxReceiveCount`. When they are, calls are started.
+fn must_wait(engine: &Rc<Engine>, remote: &Rc<Remote>) -> bool {
+    if engine.is_closing() {
+        return engine.holds_back_releases();
+    }
+    let Some(until) = remote.releases_wait_until() else {
+        return false;
+    };
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return false;
+    }
+    let (engine, remote) = (engine.clone(), remote.clone());
+    engine.clone().spawn(async move {
+        sleep(left).await;
+        release_held_back(&engine, &remote);
+    });
+    true
 }
 
 /// Takes up to ten receipts that share a request.
