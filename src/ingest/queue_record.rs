@@ -1,9 +1,9 @@
 //! Which queues feed the ledger, and for how long each may hand a message out again: `sqs_queue`.
 //!
-//! The ledger has to remember a message for as long as its queue may redeliver it. A session that ingests
-//! records the queue, once a day, in the same transaction as its entries; one that may ask the queue for its retention
-//! period records the answer. Rows are only ever inserted, under the time of recording, so that no session waits for the
-//! transaction of another, unless both record in the same microsecond.
+//! The ledger has to remember a message for as long as its queue may redeliver it. A session that ingests records
+//! the queue, once a day, in the same transaction as its entries; one that may ask the queue for its retention
+//! period records the answer. Rows are only ever inserted, under the time of recording, so that no session waits
+//! for the transaction of another, unless both record in the same microsecond.
 
 use std::time::Duration;
 
@@ -68,7 +68,8 @@ pub fn note_retention(table: &OwnTable, queue_url: &str, retention: Duration) {
            SELECT FROM {name} WHERE queue_url OPERATOR(pg_catalog.=) $1 \
              AND message_retention OPERATOR(pg_catalog.=) pg_catalog.make_interval(secs => $2) \
              AND recorded OPERATOR(pg_catalog.>) \
-               (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(hours => $3)))          ON CONFLICT DO NOTHING"
+               (pg_catalog.now() OPERATOR(pg_catalog.-) pg_catalog.make_interval(hours => $3))) \
+         ON CONFLICT DO NOTHING"
     );
     let arguments = [
         queue_url.into(),

@@ -52,6 +52,7 @@ mod answer;
 mod backoff;
 mod calls;
 mod client;
+mod cpu;
 mod credentials;
 mod endpoint;
 mod engine;

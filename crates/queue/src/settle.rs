@@ -122,8 +122,8 @@ fn start_calls(engine: &Rc<Engine>, remote: &Rc<Remote>, fate: Fate) {
     }
 }
 
-/// Whether messages of `remote` are not to be released yet: a poll whose messages nobody wants would take them, and each
-/// time that a message is received counts against the queue's `maxReceiveCount`. When they are, calls are started.
+/// Whether messages of `remote` are not to be released yet: a poll whose messages nobody wants would take them, and
+/// each time that a message is received counts against the queue's `maxReceiveCount`. When they are, calls are started.
 fn must_wait(engine: &Rc<Engine>, remote: &Rc<Remote>) -> bool {
     if engine.is_closing() {
         return engine.holds_back_releases();

@@ -3,22 +3,34 @@
 //! Nobody knows beforehand what a queue and a machine give. At AWS a call takes milliseconds whatever else is under
 //! way, and a hundred calls bring a hundred times as much as one; an emulator on the same machine does one thing at a
 //! time, and more calls only wait for each other. So the window doubles for as long as that brings more, round by
-//! round, and looks again now and then whether it would. Where calls bring little each, it looks whether half as many
-//! bring as much: after a burst, a trickle of messages would keep as many calls waiting.
+//! round, and looks again now and then whether it would. It does not while this thread is busy all the time: calls of
+//! one kind then take time from those of another, so that each seems to gain by having more of them. Where calls bring
+//! little each, it looks whether half as many bring as much: after a burst, a trickle of messages would keep as many
+//! calls waiting.
 
 use std::time::{Duration, Instant};
 
+use crate::cpu;
 use crate::entries::MOST_ENTRIES;
 
 /// How much more twice as many calls must bring to be worth it. They would bring twice as much, if the first round
 /// did not begin with the answers to the calls before.
-const WORTH_IT: f64 = 1.1;
+const WORTH_IT: f64 = 1.3;
+
+/// How busy the thread is, a shorter round does not tell.
+const SHORTEST_MEASURED: Duration = Duration::from_millis(2);
+
+/// The share of the time that a thread which has no time left is on the processor: the rest is for the other end, and
+/// for other processes.
+const BUSY: f64 = 0.7;
 
 /// Half as many calls bring half as much, if each brings what it can, and as much, if they wait for messages: which of
 /// the two is told by this.
 const STILL_ENOUGH: f64 = 0.75;
 
 /// How soon to look again whether more calls bring more, and how soon after being told to slow down.
+/// New connections keep the thread busy for a moment.
+const RETRY_GROWTH_WHEN_BUSY_AFTER: Duration = Duration::from_millis(50);
 const RETRY_GROWTH_AFTER: Duration = Duration::from_millis(250);
 const LOOK_AGAIN_AFTER_THROTTLING: Duration = Duration::from_secs(5);
 /// How soon to look again whether half as many are enough.
@@ -52,6 +64,8 @@ enum Phase {
 #[derive(Clone, Copy, Debug)]
 struct Round {
     began: Option<Instant>,
+    /// The processor time of the thread at that time.
+    cpu_before: Duration,
     calls: usize,
     /// Calls that brought all they could.
     full: usize,
@@ -61,6 +75,7 @@ struct Round {
 impl Round {
     const NEW: Round = Round {
         began: None,
+        cpu_before: Duration::ZERO,
         calls: 0,
         full: 0,
         messages: 0,
@@ -93,23 +108,31 @@ impl Window {
     /// A call has ended that was sent at `sent`, while there is work for all that the window allows, and dealt with so
     /// many messages, which may be all that it could.
     pub(crate) fn answered(&mut self, messages: usize, is_full: bool, sent: Instant, now: Instant) {
-        let began = *self.round.began.get_or_insert(sent);
+        let began = *self.round.began.get_or_insert_with(|| {
+            self.round.cpu_before = cpu::thread_time();
+            sent
+        });
         self.round.calls += 1;
         self.round.full += usize::from(is_full);
         self.round.messages += messages;
+        let lasted = now.saturating_duration_since(began);
         if self.round.calls < self.size {
             return;
         }
-        let seconds = now.saturating_duration_since(began).as_secs_f64();
-        let rate = self.round.messages as f64 / seconds.max(1e-6);
-        self.end_round(rate, now);
+        let rate = self.round.messages as f64 / lasted.as_secs_f64().max(1e-6);
+        let cpu_time = cpu::thread_time();
+        let on_cpu = cpu_time.saturating_sub(self.round.cpu_before);
+        let is_busy =
+            lasted >= SHORTEST_MEASURED && on_cpu.as_secs_f64() > lasted.as_secs_f64() * BUSY;
+        self.end_round(rate, is_busy, now);
         self.round = Round {
             began: Some(now),
+            cpu_before: cpu_time,
             ..Round::NEW
         };
     }
 
-    fn end_round(&mut self, rate: f64, now: Instant) {
+    fn end_round(&mut self, rate: f64, is_busy: bool, now: Instant) {
         match self.phase {
             Phase::Growing { rate_before } if rate < rate_before * WORTH_IT => {
                 self.size = (self.size / 2).max(1);
@@ -127,6 +150,7 @@ impl Window {
                 self.size /= 2;
                 self.phase = Phase::Shrinking { rate_before: rate };
             }
+            _ if is_busy => self.settle(now + RETRY_GROWTH_WHEN_BUSY_AFTER),
             _ if self.size == self.most => self.settle(now + RETRY_GROWTH_AFTER),
             _ => {
                 self.size = (self.size * 2).min(self.most);
@@ -267,6 +291,22 @@ mod tests {
         assert!(sizes.iter().all(|size| *size >= 64), "{sizes:?}");
         let small = sizes.iter().filter(|size| **size < 128).count();
         assert!(small <= 10, "{small} of {}", sizes.len());
+    }
+
+    #[test]
+    fn a_window_does_not_grow_while_its_thread_is_busy() {
+        const ROUND: Duration = Duration::from_millis(15);
+        let mut window = Window::new(1, 64);
+        let mut now = Instant::now();
+        for _ in 0..10 {
+            let (sent, before) = (now, cpu::thread_time());
+            while cpu::thread_time() - before < ROUND {}
+            now += ROUND;
+            for _ in 0..window.size() {
+                window.answered(10, true, sent, now);
+            }
+        }
+        assert!(window.size() <= 2, "{}", window.size());
     }
 
     #[test]
