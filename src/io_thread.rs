@@ -25,7 +25,7 @@ const FEWEST_CONNECTIONS: usize = 4;
 /// Connections for each poll: another one deletes what it brought.
 const CONNECTIONS_A_POLL: usize = 2;
 
-/// Connections for what is held, one for so many responses of up to ten messages: at 80 ms a call they are extended
+/// Responses of up to ten messages that are held, for each connection: at 80 ms a call their messages are extended
 /// within half of half a minute.
 const RESPONSES_A_CONNECTION: usize = 100;
 

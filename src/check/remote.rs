@@ -18,7 +18,7 @@ const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// AWS refuses requests whose time is off by more than a few minutes.
 const CLOCK_TOLERANCE: i64 = 60;
 
-/// So many messages in flight are worth a warning.
+/// The number of messages in flight that is worth a warning.
 const MANY_IN_FLIGHT: u64 = MOST_IN_FLIGHT as u64 * 3 / 4;
 
 /// Transactions that are rolled back count as receives, too.

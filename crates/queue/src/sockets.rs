@@ -39,7 +39,7 @@ struct State {
 }
 
 impl Sockets {
-    /// There may be so many.
+    /// The number of connections that may be open.
     pub(crate) fn allow(&self, most: usize) {
         self.0.most.store(most, Relaxed);
     }

@@ -241,7 +241,7 @@ mod tests {
         assert!(size >= 16 && largest <= 64, "{size}, {largest}");
     }
 
-    /// As long a time as it takes, from `start` on, to answer so many calls that bring `messages` each.
+    /// Answers `calls` calls that bring `messages` each; returns when that is done, if it begins at `start`.
     fn answer(
         window: &mut Window,
         calls: usize,

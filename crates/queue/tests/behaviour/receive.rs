@@ -191,7 +191,7 @@ fn requests_say_what_they_must() {
     assert_eq!(of_each("VisibilityTimeout"), [3, 30]);
 }
 
-/// Lets a receive ask for so many messages.
+/// Lets a receive ask for a number of messages.
 struct Narrow(AtomicUsize);
 
 impl Observer for Narrow {

@@ -56,7 +56,7 @@ pub enum Fault {
     Reset,
     /// Closes it after a while.
     ResetAfter(Duration),
-    /// Carries it out and lets the answer arrive in so many parts, with a pause before each.
+    /// Carries it out and lets the answer arrive in a number of parts, with a pause before each.
     Slowly(usize, Duration),
     /// Carries it out and answers with the first half only.
     Stall,
@@ -64,7 +64,7 @@ pub enum Fault {
     CarryOutAndReset,
     /// Carries it out after a while.
     Late(Duration),
-    /// Carries it out, but waits for so many seconds, whatever was asked.
+    /// Carries it out, but waits for this number of seconds, whatever was asked.
     Wait(u64),
     /// Carries it out, but gives no more messages than this.
     AtMost(u64),

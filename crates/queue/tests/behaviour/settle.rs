@@ -9,7 +9,7 @@ use queue::{Fate, Hidden, Io, Receipt, Receive, Setup};
 use crate::reader::*;
 use crate::server::{Fault, Server, error};
 
-/// A server with so many messages, all of them received.
+/// A server with a number of messages, all of them received.
 fn all_received(count: usize) -> (Server, Io, Arc<Counts>, Vec<Receipt>) {
     let server = Server::start();
     server.send(count);
@@ -373,7 +373,7 @@ fn left_messages_come_back_when_their_time_is_up() {
     assert_eq!(server.calls("ChangeMessageVisibilityBatch").len(), 1);
 }
 
-/// A FIFO queue whose one message was received with a visibility timeout of so many seconds.
+/// A FIFO queue whose one message was received with a visibility timeout of `seconds`.
 fn one_of_fifo(seconds: u64) -> (Server, Io, Receipt) {
     let server = Server::start();
     server.send_to_group(Some("a"));
