@@ -39,7 +39,7 @@ struct State {
 }
 
 impl Sockets {
-    /// The number of connections that may be open.
+    /// Sets the number of connections that may be open.
     pub(crate) fn allow(&self, most: usize) {
         self.0.most.store(most, Relaxed);
     }
