@@ -92,10 +92,23 @@ impl Ring {
         let oldest_kept = || clock::now().saturating_sub(microseconds(retention()));
         let last_day_kept = clock::day_of(oldest_kept());
         let today = clock::day_of(clock::now());
-        (0..LEAVES)
+        let old: Vec<Oid> = (0..LEAVES)
             .filter(|&place| last_day_of(place, today) < last_day_kept)
-            .map(|place| truncate_if_expired(ledger, self.leaves[place], &oldest_kept, counting))
-            .sum()
+            .map(|place| self.leaves[place])
+            .collect();
+        // All are counted before the first is truncated, which stays locked until the transaction ends.
+        let entries: Vec<i64> = match counting {
+            Counting::No => vec![0; old.len()],
+            Counting::Yes => old
+                .iter()
+                .map(|leaf| entries_if_expired(ledger, *leaf, &oldest_kept))
+                .collect(),
+        };
+        let truncated = old
+            .into_iter()
+            .zip(entries)
+            .filter(|(leaf, _)| truncate_if_expired(ledger, *leaf, &oldest_kept));
+        truncated.map(|(_, entries)| entries).sum()
     }
 }
 
@@ -114,40 +127,61 @@ fn last_day_of(place: usize, latest: i32) -> i32 {
     latest - since as i32
 }
 
-/// Even looking at a leaf has to wait for a session that is truncating it.
-fn truncate_if_expired(
+/// How many entries a leaf has, if all of them are expired.
+fn entries_if_expired(ledger: &OwnTable, leaf: Oid, oldest_kept: &impl Fn() -> i64) -> i64 {
+    let entries = if_free(ledger, leaf, |name| {
+        if !is_expired(name, oldest_kept)? {
+            return Ok(None);
+        }
+        Spi::get_one(&format!("SELECT pg_catalog.count(*) FROM {name}"))
+    });
+    entries.unwrap_or(0)
+}
+
+/// Truncates a leaf if all of its entries are expired; returns whether they were.
+fn truncate_if_expired(ledger: &OwnTable, leaf: Oid, oldest_kept: &impl Fn() -> i64) -> bool {
+    let truncated = if_free(ledger, leaf, |name| {
+        if !is_expired(name, oldest_kept)? {
+            return Ok(None);
+        }
+        Spi::run(&format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"))?;
+        // TRUNCATE removes what an older snapshot does not see as well.
+        if !is_expired(name, oldest_kept)? {
+            return Ok(None);
+        }
+        Spi::run(&format!("TRUNCATE {name}")).map(Some)
+    });
+    truncated.is_some()
+}
+
+/// Runs `work` with the name of a leaf that has entries. Keeps no lock where it returns `None`, and waits for nobody for
+/// long: even looking at a leaf has to wait for a session that is truncating it.
+fn if_free<T>(
     ledger: &OwnTable,
     leaf: Oid,
-    oldest_kept: &impl Fn() -> i64,
-    counting: Counting,
-) -> i64 {
-    // Releases a lock that was of no use.
-    let truncated = attempt_to_keep(
+    work: impl FnOnce(&str) -> SpiResult<Option<T>>,
+) -> Option<T> {
+    let done = attempt_to_keep(
         || {
             with_lock_timeout(TRUNCATE_WITHIN, || {
                 if relation::blocks(leaf) == 0 {
                     return None;
                 }
                 let leaf = ledger.partition(leaf);
-                leaf.write(|| truncate_older_than(leaf.name(), oldest_kept, counting).or_raise())
+                leaf.write(|| work(leaf.name()).or_raise())
             })
         },
         Option::is_some,
     );
-    match truncated {
-        Ok(entries) => entries.unwrap_or(0),
-        Err(error) if error.is_contention() => 0,
+    match done {
+        Ok(result) => result,
+        Err(error) if error.is_contention() => None,
         Err(error) => error.rethrow(),
     }
 }
 
-/// How many entries it had, as far as they are counted; `None` if it is not expired.
-fn truncate_older_than(
-    name: &str,
-    oldest_kept: &impl Fn() -> i64,
-    counting: Counting,
-) -> SpiResult<Option<i64>> {
-    let is_expired = || -> SpiResult<bool> {
+fn is_expired(name: &str, oldest_kept: &impl Fn() -> i64) -> SpiResult<bool> {
+    with_latest_snapshot(|| {
         // Read from the right end of the primary key.
         let youngest: Option<TimestampWithTimeZone> = query::one(
             &format!(
@@ -157,23 +191,7 @@ fn truncate_older_than(
             &[DAYS_AHEAD_THAT_COUNT.into()],
         )?;
         Ok(youngest.is_none_or(|youngest| i64::from(youngest) < oldest_kept()))
-    };
-    if !with_latest_snapshot(is_expired)? {
-        return Ok(None);
-    }
-    let entries = match counting {
-        Counting::No => 0,
-        Counting::Yes => {
-            Spi::get_one(&format!("SELECT pg_catalog.count(*) FROM {name}"))?.unwrap_or(0)
-        }
-    };
-    Spi::run(&format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"))?;
-    // TRUNCATE removes what an older snapshot does not see as well.
-    if !with_latest_snapshot(is_expired)? {
-        return Ok(None);
-    }
-    Spi::run(&format!("TRUNCATE {name}"))?;
-    Ok(Some(entries))
+    })
 }
 
 #[cfg(test)]
