@@ -154,8 +154,8 @@ fn truncate_if_expired(ledger: &OwnTable, leaf: Oid, oldest_kept: &impl Fn() -> 
     truncated.is_some()
 }
 
-/// Runs `work` with the name of a leaf that has entries. Keeps no lock where it returns `None`, and waits for nobody for
-/// long: even looking at a leaf has to wait for a session that is truncating it.
+/// Runs `work` with the name of a leaf that has entries. Keeps no lock where it returns `None`, and waits for nobody
+/// for long: even looking at a leaf has to wait for a session that is truncating it.
 fn if_free<T>(
     ledger: &OwnTable,
     leaf: Oid,
