@@ -85,6 +85,10 @@ impl Remote {
         let mut receives = self.receives.borrow_mut();
         receives.retain(|receive| receive.strong_count() > 0);
         receives.push(receive);
+        drop(receives);
+        if !self.has_unwanted_polls() {
+            self.releases_wait_until.set(None);
+        }
     }
 
     /// Until when releases had better wait for polls that would take what is released now, although nobody wants it of
@@ -99,6 +103,11 @@ impl Remote {
         let until = until.unwrap_or_else(|| Instant::now() + LONGEST_WAIT_OF_RELEASES);
         self.releases_wait_until.set(Some(until));
         Some(until)
+    }
+
+    /// Whether releases wait for polls, or did so for as long as they may.
+    pub(crate) fn makes_releases_wait(&self) -> bool {
+        self.releases_wait_until.get().is_some()
     }
 
     fn has_unwanted_polls(&self) -> bool {

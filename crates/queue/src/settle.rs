@@ -128,6 +128,7 @@ fn must_wait(engine: &Rc<Engine>, remote: &Rc<Remote>) -> bool {
     if engine.is_closing() {
         return engine.holds_back_releases();
     }
+    let has_timer = remote.makes_releases_wait();
     let Some(until) = remote.releases_wait_until() else {
         return false;
     };
@@ -135,11 +136,13 @@ fn must_wait(engine: &Rc<Engine>, remote: &Rc<Remote>) -> bool {
     if left.is_zero() {
         return false;
     }
-    let (engine, remote) = (engine.clone(), remote.clone());
-    engine.clone().spawn(async move {
-        sleep(left).await;
-        release_held_back(&engine, &remote);
-    });
+    if !has_timer {
+        let (engine, remote) = (engine.clone(), remote.clone());
+        engine.clone().spawn(async move {
+            sleep(left).await;
+            release_held_back(&engine, &remote);
+        });
+    }
     true
 }
 

@@ -17,7 +17,7 @@ use crate::entries::MOST_ENTRIES;
 /// did not begin with the answers to the calls before.
 const WORTH_IT: f64 = 1.3;
 
-/// How busy the thread is, a shorter round does not tell.
+/// Rounds that are shorter do not tell how busy the thread is.
 const SHORTEST_MEASURED: Duration = Duration::from_millis(2);
 
 /// The share of the time that a thread which has no time left is on the processor: the rest is for the other end, and
@@ -28,9 +28,9 @@ const BUSY: f64 = 0.7;
 /// the two is told by this.
 const STILL_ENOUGH: f64 = 0.75;
 
-/// How soon to look again whether more calls bring more, and how soon after being told to slow down.
-/// New connections keep the thread busy for a moment.
+/// How soon to look again whether a thread that had no time left has some: new connections keep it busy for a moment.
 const RETRY_GROWTH_WHEN_BUSY_AFTER: Duration = Duration::from_millis(50);
+/// How soon to look again whether more calls bring more, and how soon after being told to slow down.
 const RETRY_GROWTH_AFTER: Duration = Duration::from_millis(250);
 const LOOK_AGAIN_AFTER_THROTTLING: Duration = Duration::from_secs(5);
 /// How soon to look again whether half as many are enough.
